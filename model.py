@@ -1,0 +1,464 @@
+"""
+GPT-2 in one file: the config, the blocks, the loss, generation with a KV cache, and the Hugging Face layout on disk.
+
+    model = GPT(GPTConfig())                       # 124M parameters, random, initialised as GPT-2 was
+    model = GPT.from_pretrained("gpt2")            # or a Hugging Face directory, a hub id, a nanoGPT ckpt.pt
+    logits, loss = model(idx, targets)             # idx, targets (B, T) int64
+    out = model.generate(idx, 100, temperature=0.8, top_k=50)
+    model.save_pretrained("runs/mine")             # transformers.AutoModelForCausalLM loads it as it is
+
+The architecture is that of Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners"): learned
+positions, pre-norm blocks, tanh-GELU, and one matrix that serves as token embedding and as output head. Shapes in the
+comments: B sequences, T tokens, C = n_embd channels, H heads of D = C / H channels, V = vocab_size.
+"""
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+SIZES = {  # the four models of the paper, by their Hugging Face names
+    "gpt2": dict(n_layer=12, n_head=12, n_embd=768),  # 124M
+    "gpt2-medium": dict(n_layer=24, n_head=16, n_embd=1024),  # 355M
+    "gpt2-large": dict(n_layer=36, n_head=20, n_embd=1280),  # 774M
+    "gpt2-xl": dict(n_layer=48, n_head=25, n_embd=1600),  # 1558M
+}
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int = 50257
+    block_size: int = 1024  # the longest sequence, in tokens
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    bias: bool = True  # in the linears and layer norms; GPT-2 has them, a model from scratch does as well without
+
+    def __post_init__(self):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.n_head, self.dropout = config.n_head, config.dropout
+
+    def forward(self, x, cache=None, start=0, mask=None):
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        if cache is not None:  # write the new keys and values, then look at everything written so far
+            cache[0][:, :, start : start + T] = k
+            cache[1][:, :, start : start + T] = v
+            k, v = cache[0][:, :, : start + T], cache[1][:, :, : start + T]
+        p = self.dropout if self.training else 0.0
+        causal = mask is None and T > 1  # a single new token may see all of the cache
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=causal)
+        return F.dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)), p)
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
+
+    def forward(self, x):
+        return F.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x, cache=None, start=0, mask=None):
+        x = x + self.attn(self.ln_1(x), cache, start, mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """
+    sum of cross_entropy(x @ weight.T, targets) over the rows with targets >= 0, without ever holding all the logits.
+
+    For B·T = 16,384 rows and V = 50,257 the float32 logits alone are 3.3 GB, and autograd keeps them and their gradient.
+    But the gradient of the loss with respect to the logits, softmax - onehot, is known as soon as the logits are. So we
+    take the rows in chunks, turn each chunk's logits into their gradient in place, multiply it into the gradients of x
+    and weight right away, and forget it. Same FLOPs as the plain way; memory for one chunk.
+
+    x (N, C) any float dtype; weight (V, C) float32; targets (N,) int64. Returns a float32 scalar.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, targets, chunk_rows):
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        with torch.autocast(device, enabled=False):
+            V = weight.shape[0]
+            w = weight.to(dtype)
+            if x.is_cuda and V % 64:  # tensor cores want a round width; 50257 -> 50304 is 10 % faster
+                w = F.pad(w, (0, 0, 0, -V % 64))
+            needs_x, needs_w, *_ = ctx.needs_input_grad
+            loss = torch.zeros((), device=x.device)
+            grad_x = torch.empty_like(x) if needs_x else None
+            grad_w = torch.zeros_like(w, dtype=torch.float32) if needs_w else None
+            for i in range(0, x.shape[0], chunk_rows):
+                xc, t = x[i : i + chunk_rows].to(dtype), targets[i : i + chunk_rows]
+                keep = (t >= 0).unsqueeze(1)
+                t = t.clamp(min=0).unsqueeze(1)
+                p = (xc @ w.t())[:, :V].float()  # logits; in place from here on, down to their softmax
+                p -= p.amax(1, keepdim=True)
+                logit = p.gather(1, t)
+                total = p.exp_().sum(1, keepdim=True)
+                loss += ((total.log() - logit) * keep).sum()
+                if needs_x or needs_w:
+                    p *= keep / total
+                    p.scatter_add_(1, t, -keep.to(p.dtype))
+                    g = p.to(dtype)
+                    if w.shape[0] != V:
+                        g = F.pad(g, (0, w.shape[0] - V))
+                    if needs_x:
+                        grad_x[i : i + chunk_rows] = g @ w
+                    if needs_w:
+                        grad_w += g.t() @ xc
+        ctx.save_for_backward(grad_x, grad_w[:V] if needs_w else None)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        grad_x, grad_w = ctx.saved_tensors
+        return (None if grad_x is None else grad_x * grad_loss, None if grad_w is None else grad_w * grad_loss, None, None)
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.origin = None  # the directory this came from; its tokenizer travels along in save_pretrained
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # also the output head
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:  # layer norms start as the identity, biases as zero
+                # each block adds two projections to the residual stream: scale them so that its variance stays put
+                std = 0.02 / math.sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 0.02
+                nn.init.normal_(p, mean=0.0, std=std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def num_params(self):
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self, T=None):
+        """Training FLOPs per token, forward and backward: 6 per matmul weight plus attention (PaLM, 2022, appendix B)."""
+        c, T = self.config, T or self.config.block_size
+        return 6 * (self.num_params() - self.wpe.weight.numel()) + 12 * c.n_layer * c.n_embd * T
+
+    def hidden(self, idx, caches=None, start=0, mask=None, positions=None):
+        """idx (B, T) -> the last layer's normalised states (B, T, C). With caches, idx continues at position `start`."""
+        B, T = idx.shape
+        if start + T > self.config.block_size:
+            raise ValueError(f"{start + T} tokens do not fit the model's block_size of {self.config.block_size}")
+        if positions is None:
+            positions = torch.arange(start, start + T, device=idx.device)  # (T,)
+        x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, C)
+        for i, block in enumerate(self.h):
+            x = block(x, caches[i] if caches is not None else None, start, mask)
+        return self.ln_f(x)
+
+    def forward(self, idx, targets=None, reduction="mean", return_logits=False):
+        """
+        idx (B, T) int64 -> (logits, loss). Without targets: logits (B, T, V), loss None. With targets (B, T) int64, -100
+        where nothing is to be learnt: the mean ("sum": the sum) of the token losses in nats, and logits None unless asked
+        for, because the loss does not need them all at once.
+        """
+        x = self.hidden(idx)
+        if targets is None:
+            return self.head(x), None
+        loss = self.loss_of(x, targets)
+        if reduction == "mean":
+            loss = loss / (targets >= 0).sum().clamp(min=1)
+        return self.head(x) if return_logits else None, loss
+
+    def head(self, x):
+        return F.linear(x, self.wte.weight)
+
+    def loss_of(self, x, targets):
+        """The sum of the token losses in nats for normalised states x (B, T, C) and targets (B, T)."""
+        return LinearCrossEntropy.apply(x.reshape(-1, x.shape[-1]), self.wte.weight, targets.reshape(-1), self.chunk_rows())
+
+    def set_dropout(self, p):
+        self.config.dropout = p
+        for block in self.h:
+            block.attn.dropout = block.mlp.dropout = p
+
+    def chunk_rows(self):
+        """Rows of logits to hold at a time: about 2^28 floats (1 GB) on a GPU; on a CPU, what stays near the cache."""
+        floats = 2**28 if self.wte.weight.is_cuda else 2**24
+        return max(64, floats // self.config.vocab_size // 64 * 64)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # generation
+
+    @torch.inference_mode()
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, repetition_penalty=1.0,
+                 stop_tokens=(), lengths=None, generator=None, use_cache=True, on_token=None):
+        """
+        Continue idx (B, T) int64 by up to max_new_tokens; returns (B, T + new) int64.
+
+        Prompts of different lengths are padded on the left, with any token, and lengths (B,) tells how many tokens at
+        the end of each row are real. temperature 0 is greedy. repetition_penalty > 1 (Keskar et al. 2019) makes tokens
+        already in the row less likely. A row that produced one of stop_tokens repeats it from there on, and when all
+        rows have, generation ends. generator (on idx's device) makes sampling repeatable; on_token(tokens (B,)) is
+        called after each step, for streaming.
+
+        Past block_size the positions run out: then the last half of the context is read again and generation goes on.
+        """
+        if idx.shape[1] < 1:
+            raise ValueError("the prompt is empty; start from the end-of-text token instead")
+        B, device = idx.shape[0], idx.device
+        block = self.config.block_size
+        was_training = self.training
+        self.eval()
+        lengths = torch.full((B,), idx.shape[1], device=device) if lengths is None else lengths.to(device)
+        ragged = bool((lengths != idx.shape[1]).any())
+        stop = torch.tensor(list(stop_tokens), device=device, dtype=torch.long)
+        done = torch.zeros(B, dtype=torch.bool, device=device)
+        size = min(block, idx.shape[1] + max_new_tokens)
+        cache = torch.zeros(len(self.h), 2, B, self.config.n_head, size, self.config.n_embd // self.config.n_head,
+                            dtype=self.wte.weight.dtype, device=device) if use_cache else None
+        out = torch.empty(B, idx.shape[1] + max_new_tokens, dtype=torch.long, device=device)
+        out[:, : idx.shape[1]] = idx
+        first, seen, n = 0, 0, idx.shape[1]  # the window is out[:, first:n], of which `seen` tokens are in the cache
+        for _ in range(max_new_tokens):
+            if n - first > block:
+                first, seen = n - (max(1, block // 2) if use_cache else block), 0
+            start = seen if use_cache else 0
+            new = out[:, first + start : n]  # (B, 1), or the whole window on the first step
+            positions = mask = None
+            if ragged:  # positions count from each row's first real token; padding is masked out of every key
+                pad = (idx.shape[1] - lengths - first).clamp(min=0).unsqueeze(1)  # (B, 1)
+                steps = torch.arange(n - first, device=device)
+                positions = (steps[start:] - pad).clamp(min=0)  # (B, T)
+                mask = (steps[None, start:, None] >= steps[None, None]) & (steps[None, None] >= pad.unsqueeze(2))
+                mask |= steps[None, start:, None] == steps[None, None]  # a padding query sees itself: no empty softmax
+                mask = mask.unsqueeze(1)  # (B, 1, T, S)
+            x = self.hidden(new, cache, start, mask, positions)
+            seen = n - first
+            logits = self.head(x[:, -1]).float()  # (B, V)
+            if repetition_penalty != 1.0:
+                logits = penalise(logits, out[:, :n], idx.shape[1] - lengths, repetition_penalty)
+            token = sample_token(logits, temperature, top_k, top_p, generator)  # (B,)
+            if len(stop):
+                token = torch.where(done, out[:, n - 1], token)
+                done |= torch.isin(token, stop)
+            out[:, n] = token
+            n += 1
+            if on_token:
+                on_token(token)
+            if len(stop) and bool(done.all()):
+                break
+        self.train(was_training)
+        return out[:, :n].clone()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # the Hugging Face layout
+
+    @classmethod
+    def from_pretrained(cls, path_or_name, dropout=0.0):
+        """
+        Load a Hugging Face GPT-2 (a directory, or a hub id such as "openai-community/gpt2", downloaded once) or a nanoGPT
+        ckpt.pt. Raises FileNotFoundError when there is no such model, ValueError when it is damaged or no GPT-2.
+        """
+        path = str(path_or_name)
+        if path.endswith(".pt"):
+            return cls._from_nanogpt(path, dropout)
+        directory = path if os.path.isdir(path) else download(path)
+        try:
+            with open(os.path.join(directory, "config.json")) as f:
+                hf = json.load(f)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{directory} has no config.json, so it is no model checkpoint") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise ValueError(f"{directory}/config.json is not valid JSON ({e}); copy the checkpoint again") from None
+        check_is_gpt2(hf, directory)
+        state = read_weights(directory)
+        state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+        head = state.pop("lm_head.weight", None)
+        if head is not None and "wte.weight" in state and not torch.equal(head, state["wte.weight"]):
+            raise ValueError(f"{directory} has an output head of its own; only GPT-2's tied head is supported")
+        state = {k: v for k, v in state.items() if not k.endswith((".attn.bias", ".attn.masked_bias"))}  # old mask buffers
+        bias = hf.get("bias", True)
+        if not bias:
+            state = {k: v for k, v in state.items() if not k.endswith(".bias")}  # zeros, written for transformers
+        config = GPTConfig(vocab_size=hf["vocab_size"], block_size=hf.get("n_positions", 1024), n_layer=hf["n_layer"],
+                           n_head=hf["n_head"], n_embd=hf["n_embd"], dropout=dropout, bias=bias)
+        model = cls._with_state(config, {k: v.t() if is_conv1d(k) else v for k, v in state.items()}, directory)
+        model.origin = directory
+        return model
+
+    @classmethod
+    def _from_nanogpt(cls, path, dropout):
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            state, args = checkpoint["model"], checkpoint["model_args"]
+        except Exception as e:  # torch.load has no error class of its own: zip, pickle, key and type errors all mean this
+            raise ValueError(f"{path} is not a nanoGPT checkpoint ({type(e).__name__})") from None
+        # names of compiled models carry a prefix, and nanoGPT keeps lm_head beside the wte it is tied to
+        state = {k.removeprefix("_orig_mod.").removeprefix("transformer."): v.float() for k, v in state.items()}
+        state = {k: v for k, v in state.items() if k != "lm_head.weight" and not k.endswith(".attn.bias")}
+        if args["vocab_size"] == 50304:  # GPT-2's vocabulary, padded to a multiple of 64; the last 47 rows mean nothing
+            args["vocab_size"] = 50257
+            state["wte.weight"] = state["wte.weight"][:50257]
+        names = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
+        return cls._with_state(GPTConfig(**{k: args[k] for k in names}, dropout=dropout), state, path)
+
+    @classmethod
+    def _with_state(cls, config, state, where):
+        with torch.device("meta"):  # shapes only: no time spent on a random initialisation that is thrown away
+            model = cls(config)
+        expected = model.state_dict()
+        missing = sorted(expected.keys() - state.keys())
+        unknown = sorted(state.keys() - expected.keys())
+        wrong = [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
+        if missing or unknown or wrong:
+            what = f"missing {missing[:3]}" if missing else f"unknown {unknown[:3]}" if unknown else f"misshapen {wrong[:3]}"
+            raise ValueError(f"the weights in {where} do not fit its config: {what}")
+        model.load_state_dict({k: v.float().contiguous() for k, v in state.items()}, assign=True)
+        return model
+
+    def save_pretrained(self, directory, tokenizer=None):
+        """
+        Write config.json, generation_config.json and model.safetensors (float32) so that transformers, vLLM and llama.cpp
+        load them: linears transposed to the Conv1D orientation, biases present even where ours has none (zeros).
+        tokenizer: a data.Tokenizer to write beside it; without one, that of the directory this model was loaded from.
+        """
+        os.makedirs(directory, exist_ok=True)
+        end = tokenizer.end_of_text if tokenizer else self.end_of_text()
+        c = self.config
+        hf = dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], vocab_size=c.vocab_size, n_positions=c.block_size,
+                  n_ctx=c.block_size, n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head, n_inner=None,
+                  activation_function="gelu_new", layer_norm_epsilon=1e-5, initializer_range=0.02, bias=c.bias,
+                  embd_pdrop=c.dropout, attn_pdrop=c.dropout, resid_pdrop=c.dropout, tie_word_embeddings=True,
+                  scale_attn_weights=True, bos_token_id=end, eos_token_id=end, torch_dtype="float32")
+        state = {}
+        for name, tensor in self.state_dict().items():
+            tensor = tensor.detach().float().cpu()
+            state["transformer." + name] = (tensor.t() if is_conv1d(name) else tensor).contiguous()
+            if not c.bias and name.endswith(".weight") and not name.startswith(("wte", "wpe")):
+                state["transformer." + name[:-6] + "bias"] = torch.zeros(tensor.shape[0])
+        save_file(state, os.path.join(directory, "model.safetensors.tmp"), metadata={"format": "pt"})
+        os.replace(os.path.join(directory, "model.safetensors.tmp"), os.path.join(directory, "model.safetensors"))
+        for name, content in (("config.json", hf), ("generation_config.json", dict(bos_token_id=end, eos_token_id=end))):
+            with open(os.path.join(directory, name), "w") as f:
+                json.dump(content, f, indent=2)
+        if tokenizer:
+            tokenizer.save(directory)
+        elif self.origin and os.path.realpath(self.origin) != os.path.realpath(directory):
+            for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
+                if os.path.exists(os.path.join(self.origin, name)):
+                    shutil.copy(os.path.join(self.origin, name), directory)
+
+    def end_of_text(self):
+        """The id of the end-of-text token: what the loaded config says, otherwise GPT-2's convention, the last id."""
+        if self.origin and os.path.exists(os.path.join(self.origin, "config.json")):
+            with open(os.path.join(self.origin, "config.json")) as f:
+                end = json.load(f).get("eos_token_id")
+            if isinstance(end, int) and end < self.config.vocab_size:
+                return end
+        return self.config.vocab_size - 1
+
+
+def penalise(logits, tokens, pad, penalty):
+    """Divide the positive and multiply the negative logits (B, V) of the tokens already in each row by the penalty."""
+    real = torch.arange(tokens.shape[1], device=tokens.device) >= pad.unsqueeze(1)  # left padding is not text
+    seen = torch.zeros_like(logits).scatter_add_(1, tokens, real.to(logits.dtype)) > 0
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def sample_token(logits, temperature, top_k, top_p, generator):
+    """logits (B, V) float32 -> one token per row (B,), among the top_k likeliest and the top_p share of the mass."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / temperature
+    if top_k:
+        kth = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -math.inf)
+    if top_p is not None and top_p < 1:
+        values, order = logits.sort(descending=True)
+        before = values.softmax(-1).cumsum(-1) - values.softmax(-1)  # the mass ahead of each token: the first always stays
+        logits = logits.masked_fill((before >= top_p).scatter(1, order, before >= top_p), -math.inf)
+    # argmax of p / Exp(1) noise is a draw from p: multinomial without its wait for the device (Gumbel's trick)
+    noise = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits.softmax(-1) / noise).argmax(-1)
+
+
+def is_conv1d(name):
+    """Hugging Face keeps GPT-2's four linears per block as Conv1D, (in, out); everything else lies as it does here."""
+    return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+
+
+def check_is_gpt2(hf, directory):
+    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+                "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False, "tie_word_embeddings": True}
+    for key, value in expected.items():
+        if hf.get(key, value) != value:
+            raise ValueError(f"{directory} has {key} = {hf[key]!r}; only GPT-2's own, {value!r}, is supported")
+    missing = [k for k in ("model_type", "vocab_size", "n_layer", "n_head", "n_embd") if k not in hf]
+    if missing:
+        raise ValueError(f"{directory}/config.json lacks {', '.join(missing)}, so it is no GPT-2")
+    if hf.get("n_inner") not in (None, 4 * hf["n_embd"]):
+        raise ValueError(f"{directory} has n_inner = {hf['n_inner']}; only 4 * n_embd is supported")
+
+
+def read_weights(directory):
+    names = ["model.safetensors"]
+    index = os.path.join(directory, "model.safetensors.index.json")
+    if os.path.exists(index):
+        with open(index) as f:
+            names = sorted(set(json.load(f)["weight_map"].values()))
+    state = {}
+    for name in names:
+        path = os.path.join(directory, name)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{directory} has no {name}; only safetensors weights are read")
+        try:
+            state |= load_file(path)
+        except SafetensorError as e:
+            raise ValueError(f"{path} is damaged ({e}); copy or download it again") from None
+    return state
+
+
+def download(name):
+    """Fetch a model from the Hugging Face hub into its usual cache and return the directory."""
+    from huggingface_hub import snapshot_download
+
+    name = "openai-community/" + name if name in SIZES else name
+    patterns = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json",
+                "vocab.json", "merges.txt", "README.md"]
+    try:
+        return snapshot_download(name, allow_patterns=patterns)
+    except Exception as e:  # no network, no such repository, gated, bad name: the hub has a class for each
+        raise FileNotFoundError(f"{name} is no directory here, and the Hugging Face hub did not give it "
+                                f"({type(e).__name__}); name a checkpoint directory, or check the id and the network") from None

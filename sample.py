@@ -1,0 +1,147 @@
+"""
+Let checkpoints write: one streams to the terminal, several stand side by side on the same prompts and seed.
+
+    python sample.py runs/sec --prompt "Item 1A. Risk Factors. Our business is subject to"
+    python sample.py runs/sec gpt2 --prompts prompts.txt --out samples.jsonl       # one prompt a line, or JSONL with "prompt"
+
+Generation runs on a KV cache (model.py). The prompts of a file are padded on the left and run in batches.
+"""
+import json
+import os
+import sys
+import textwrap
+
+import torch
+
+import checkpoint
+import cli
+
+PROMPTS = ("Item 1A. Risk Factors. Our business is subject to",
+           "The following table sets forth our consolidated",
+           "Management's Discussion and Analysis of Financial Condition")
+
+
+def read_prompts(path):
+    """The prompts of a file: each line one, or for .jsonl the "prompt" (or "text") of each line."""
+    with open(path, encoding="utf-8") as f:
+        lines = [(i, line.rstrip("\n")) for i, line in enumerate(f, 1) if line.strip()]
+    if path.endswith((".jsonl", ".ndjson")):
+        prompts = []
+        for i, line in lines:
+            try:
+                record = json.loads(line)
+                prompts.append(record["prompt"] if "prompt" in record else record["text"])
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f'{path}:{i} is no JSON object with a "prompt"') from None
+    else:
+        prompts = [line for _, line in lines]
+    if not prompts:
+        raise ValueError(f"{path} has no prompts in it; write one a line")
+    return prompts
+
+
+def load(path, device, dtype):
+    """(model in the given precision, tokenizer), ready to generate."""
+    model, tokenizer = checkpoint.load(path, device)
+    return model.to(getattr(torch, dtype)).eval(), tokenizer
+
+
+def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None, repetition_penalty=1.0, seed=0,
+             batch_size=16, stream=None):
+    """
+    One continuation (str, without the prompt) for each prompt. All rows of a batch share a generator seeded with `seed`, so
+    the same prompts in the same order give the same text. stream: called with each new piece of text (one prompt only).
+    """
+    texts = []
+    device = model.wte.weight.device
+    for start in range(0, len(prompts), batch_size):
+        rows = [[tokenizer.end_of_text, *tokenizer.encode(p).tolist()] for p in prompts[start : start + batch_size]]
+        room = max(1, model.config.block_size - max_new_tokens)
+        rows = [r[-max(room, model.config.block_size // 2):] for r in rows]  # a prompt too long for the model keeps its end
+        width = max(map(len, rows))
+        idx = torch.tensor([[tokenizer.end_of_text] * (width - len(r)) + r for r in rows], device=device)
+        lengths = torch.tensor([len(r) for r in rows], device=device)
+        show = Stream(tokenizer, stream) if stream else None
+        out = model.generate(idx, max_new_tokens, temperature, top_k, top_p, repetition_penalty, stop_tokens=[tokenizer.end_of_text],
+                             lengths=lengths, generator=torch.Generator(device).manual_seed(seed), on_token=show)
+        for row in out[:, width:].tolist():
+            end = row.index(tokenizer.end_of_text) if tokenizer.end_of_text in row else len(row)
+            texts.append(tokenizer.decode(row[:end]))
+    return texts
+
+
+class Stream:
+    """Hands on text as its tokens come, but never half of a character that takes two tokens."""
+
+    def __init__(self, tokenizer, write):
+        self.tokenizer, self.write, self.tokens, self.shown = tokenizer, write, [], 0
+
+    def __call__(self, token):
+        if token.item() == self.tokenizer.end_of_text:
+            return
+        self.tokens.append(token.item())
+        text = self.tokenizer.decode(self.tokens)
+        if not text.endswith("\ufffd"):
+            self.write(text[self.shown :])
+            self.shown = len(text)
+
+
+def side_by_side(names, prompt, texts, width=None):
+    """Columns of text under their names, for a terminal."""
+    width = width or min(200, os.get_terminal_size().columns if sys.stdout.isatty() else 120)
+    column = max(20, (width - 3 * (len(names) - 1)) // len(names))
+    cells = [[line for part in text.split("\n") for line in textwrap.wrap(part, column) or [""]] for text in texts]
+    rows = [[name[-column:] for name in names], ["-" * column] * len(names)]
+    rows += [[c[i] if i < len(c) else "" for c in cells] for i in range(max(map(len, cells)))]
+    return "\n".join([f"> {prompt}", "", *(" | ".join(f"{c:<{column}}" for c in row).rstrip() for row in rows), ""])
+
+
+def main():
+    p = cli.Parser("sample.py", __doc__)
+    p.add_argument("checkpoints", nargs="+", metavar="CKPT", help="run directories, checkpoints, hub ids or nanoGPT ckpt.pt files")
+    p.add_argument("--prompt", action="append", help="a text to continue; may be given again [three openings from 10-K filings]")
+    p.add_argument("--prompts", metavar="FILE", help="a file of prompts: one a line, or JSONL")
+    p.add_argument("--out", metavar="FILE", help="write JSONL: checkpoint, prompt, text, seed")
+    p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of each continuation")
+    p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="0: always the likeliest token")
+    p.add_argument("--top_k", type=cli.positive(int), help="choose among the K likeliest tokens only")
+    p.add_argument("--top_p", type=cli.positive(float), help="choose among the likeliest tokens that hold this share of the mass")
+    p.add_argument("--repetition_penalty", type=cli.positive(float), default=1.0, help="above 1: repeat less")
+    p.add_argument("--seed", type=int, default=0, help="of the sampling")
+    p.add_argument("--batch_size", type=cli.positive(int), default=16, help="prompts at a time")
+    cli.add_machine_flags(p)
+    args = p.parse_args()
+    device = cli.choose_device(args.device)
+    dtype = cli.choose_dtype(args.dtype, device)
+    prompts = (args.prompt or []) + (read_prompts(args.prompts) if args.prompts else []) or list(PROMPTS)
+    if args.out and not os.path.isdir(os.path.dirname(args.out) or "."):
+        raise FileNotFoundError(f"there is no folder {os.path.dirname(args.out)} to write {args.out} into")
+    options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
+                   repetition_penalty=args.repetition_penalty, seed=args.seed)
+
+    if len(args.checkpoints) == 1 and not args.out:
+        model, tokenizer = load(args.checkpoints[0], device, dtype)
+        for prompt in prompts:
+            print(prompt, end="", flush=True)
+            generate(model, tokenizer, [prompt], **options, stream=lambda text: print(text, end="", flush=True))
+            print("\n" + "-" * 80)
+        return
+
+    texts = {}
+    for name in args.checkpoints:  # one model in memory at a time
+        model, tokenizer = load(name, device, dtype)
+        texts[name] = generate(model, tokenizer, prompts, **options, batch_size=args.batch_size)
+    if args.out:
+        with open(args.out + ".tmp", "w", encoding="utf-8") as f:
+            for i, prompt in enumerate(prompts):
+                for name in args.checkpoints:
+                    f.write(json.dumps(dict(checkpoint=name, prompt=prompt, text=texts[name][i], seed=args.seed), ensure_ascii=False) + "\n")
+        os.replace(args.out + ".tmp", args.out)
+        print(f"wrote {len(prompts) * len(args.checkpoints)} samples to {args.out}")
+    else:
+        for i, prompt in enumerate(prompts):
+            print(side_by_side(args.checkpoints, prompt, [texts[name][i] for name in args.checkpoints]))
+
+
+if __name__ == "__main__":
+    cli.run(main)
