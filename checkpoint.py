@@ -10,8 +10,8 @@ A run on disk: whole checkpoints or none, the newest and the best, exact resume,
       best.json                 which step had the lowest validation loss
       log.jsonl  loss.png
 
-A checkpoint is written to a temporary name, flushed to the disk and renamed: whoever looks, also after kill -9 or a power
-cut, sees all of it or nothing.
+A checkpoint is written to a temporary name, flushed to the disk and renamed: whoever looks, also after kill -9 or a
+power cut, sees all of it or nothing.
 
     python checkpoint.py info runs/sec124m        # what is in a run directory or checkpoint
 """
@@ -50,17 +50,19 @@ def load(path, device="cpu"):
     """(model, tokenizer) of a run directory, checkpoint, hub id or nanoGPT ckpt.pt (with GPT-2's vocabulary)."""
     path = resolve(path)
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
-        raise FileNotFoundError(f"{path} holds no checkpoint yet; train one with: python train.py --data DIR --out {path}")
+        raise FileNotFoundError(f"{path} holds no checkpoint yet; "
+                                f"train one with: python train.py --data DIR --out {path}")
     model = GPT.from_pretrained(path)
     if model.origin:
         tokenizer = Tokenizer.load(model.origin)
     elif model.config.vocab_size == 50257:
         tokenizer = Tokenizer.gpt2()
     else:
-        raise ValueError(f"{path} has a vocabulary of {model.config.vocab_size} and brings no tokenizer.json to read it with")
+        raise ValueError(f"{path} has a vocabulary of {model.config.vocab_size} "
+                         "and brings no tokenizer.json to read it with")
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model only {model.config.vocab_size:,}; "
-                         "they do not belong together")
+        raise ValueError(f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
+                         f"the model only {model.config.vocab_size:,}; they do not belong together")
     return model.to(device), tokenizer
 
 
@@ -127,10 +129,12 @@ def load_state(path):
             state = json.load(f)
         return load_file(os.path.join(path, "train_state.safetensors")), state
     except FileNotFoundError as e:
-        raise FileNotFoundError(f"{path} has no {os.path.basename(e.filename or 'train_state.safetensors')}, so training can't be resumed "
-                                f"from it; start a new run from its weights with --init {path}") from None
+        raise FileNotFoundError(f"{path} has no {os.path.basename(e.filename or 'train_state.safetensors')}, "
+                                "so training can't be resumed from it; "
+                                f"start a new run from its weights with --init {path}") from None
     except (ValueError, SafetensorError) as e:
-        raise ValueError(f"the training state in {path} is damaged ({e}); delete that folder to resume from the one before") from None
+        raise ValueError(f"the training state in {path} is damaged ({e}); "
+                         "delete that folder to resume from the one before") from None
 
 
 def write_json(path, content):
@@ -152,12 +156,14 @@ def info(args):
     path = resolve(args.path)
     model, tokenizer = load(path)
     c = model.config
-    print(f"{path}: GPT-2 of {model.num_params():,} parameters, {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, "
-          f"context {c.block_size}, vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases")
+    print(f"{path}: GPT-2 of {model.num_params():,} parameters, "
+          f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
+          f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases")
     if os.path.exists(os.path.join(path, "train_state.json")):
         _, state = load_state(path)
-        print(f"step {state['step']:,}, {state['tokens']:,} tokens; best validation loss {state['best']['val_loss']:.4f} at step "
-              f"{state['best']['step']:,}; data {state['args']['data']}")
+        print(f"step {state['step']:,}, {state['tokens']:,} tokens; "
+              f"best validation loss {state['best']['val_loss']:.4f} at step {state['best']['step']:,}; "
+              f"data {state['args']['data']}")
 
 
 def main():

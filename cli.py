@@ -1,8 +1,9 @@
 """
-What every command does the same way: read flags, also from recipes, choose the machine, and end in words a person can use.
+What every command does the same way: read flags, also from recipes, choose the machine,
+and end in words a person can use.
 
-    parser = Parser("train.py", __doc__)       # flags as --snake_case, defaults shown by --help
-    run(main)                                  # exit code 0: done; 2: one line says what is wrong; 130, 143: interrupted
+    parser = Parser("train.py", __doc__)     # flags as --snake_case, defaults shown by --help
+    run(main)                                # exit code 0: done; 2: one line says what is wrong; 130, 143: interrupted
 
 `python train.py @recipes/demo.txt --seed 2` reads flags from a file, as many to a line as one likes, `#` starts a
 comment; what stands later on the command line wins. TENK_DEBUG=1 shows the traceback behind a one-line error.
@@ -63,7 +64,8 @@ def fraction(text):
 
 def add_machine_flags(parser):
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the matrix products")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+                        help="of the matrix products")
 
 
 def choose_device(name):
@@ -82,7 +84,9 @@ def choose_device(name):
 
 
 def choose_dtype(name, device):
-    """auto -> bfloat16 where the hardware multiplies it faster than float32, float16 on older GPUs, otherwise float32."""
+    """
+    auto -> bfloat16 where the hardware multiplies it faster than float32, float16 on older GPUs, otherwise float32.
+    """
     import torch
 
     if name != "auto":
@@ -90,11 +94,14 @@ def choose_dtype(name, device):
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip else "float16"
     cpu = torch.cpu  # these two look at the processor's own flags
-    return "bfloat16" if device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()) else "float32"
+    return ("bfloat16" if device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+            else "float32")
 
 
 def run(main):
-    """Run a command. Trouble that the user can mend (bad flags, paths, files, a full disk) ends in one line, exit code 2."""
+    """
+    Run a command. Trouble that the user can mend (bad flags, paths, files, a full disk) ends in one line, exit code 2.
+    """
     name = os.path.basename(sys.argv[0])
     try:
         main()

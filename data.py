@@ -31,7 +31,9 @@ GPT2_SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s
 
 
 def byte_alphabet():
-    """GPT-2's printable stand-in for each byte: tokenizer.json is JSON, so it can't hold arbitrary bytes. {char: byte}"""
+    """
+    GPT-2's printable stand-in for each byte: tokenizer.json is JSON, so it can't hold arbitrary bytes. {char: byte}
+    """
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -45,9 +47,9 @@ class Tokenizer:
     """
     A tokenizer.json and the fastest engine that gives exactly its tokens.
 
-    The file is the truth: Hugging Face's libraries read it, and it travels with every data directory and checkpoint. For
-    encoding we prefer tiktoken (three to six times faster than `tokenizers`), which takes the same byte-level BPE in
-    another form. The two agree on every text if `as_tiktoken` can build one; otherwise `tokenizers` itself encodes.
+    The file is the truth: Hugging Face's libraries read it, and it travels with every data directory and checkpoint.
+    For encoding we prefer tiktoken (three to six times faster than `tokenizers`), which takes the same byte-level BPE
+    in another form. The two agree on every text if `as_tiktoken` can build one; otherwise `tokenizers` itself encodes.
 
     Text that contains the characters "<|endoftext|>" is encoded as those characters: documents can't forge a boundary.
     """
@@ -61,7 +63,8 @@ class Tokenizer:
         else:
             ends = [t for t in ("</s>", "<eos>", "<|end_of_text|>", "<|im_end|>") if t in added]
             if not ends:
-                raise ValueError(f"the tokenizer {name} has no end-of-text token; add {END_OF_TEXT} to its tokenizer.json")
+                raise ValueError(f"the tokenizer {name} has no end-of-text token; "
+                                 f"add {END_OF_TEXT} to its tokenizer.json")
             self.end_of_text = added[ends[0]]
         self.vocab_size = max(ids) + 1
         self.dtype = np.uint16 if self.vocab_size <= 2**16 else np.uint32
@@ -70,14 +73,17 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls):
-        """GPT-2's vocabulary through tiktoken, from its cache (TIKTOKEN_CACHE_DIR) or the network; says so if it can't."""
+        """
+        GPT-2's vocabulary through tiktoken, from its cache (TIKTOKEN_CACHE_DIR) or the network; says so if it can't.
+        """
         import tiktoken
 
         try:
             ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
         except Exception as e:  # requests' many classes; a damaged cache is a ValueError
             raise ValueError(f"GPT-2's vocabulary is neither in tiktoken's cache nor to be had from the network "
-                             f"({type(e).__name__}); set TIKTOKEN_CACHE_DIR, or train one here with --tokenizer bpe:8192") from None
+                             f"({type(e).__name__}); set TIKTOKEN_CACHE_DIR, "
+                             "or train one here with --tokenizer bpe:8192") from None
         tokens = sorted(ranks, key=ranks.get)
         merges = [bpe_split(token, ranks) for token in tokens if len(token) > 1]
         vocab = {to_chars(token): i for i, token in enumerate(tokens)}
@@ -85,14 +91,17 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts, vocab_size):
-        """A byte-level BPE of up to vocab_size tokens (256 bytes, the merges, end-of-text) from an iterable of strings."""
+        """
+        A byte-level BPE of up to vocab_size tokens (256 bytes, the merges, end-of-text) from an iterable of strings.
+        """
         import tokenizers
 
         if vocab_size < 257:
             raise ValueError(f"bpe:{vocab_size} is too small: 256 bytes and the end-of-text token need 257")
         trained = tokenizers.Tokenizer(tokenizers.models.BPE())
         trained.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=sorted(BYTE_OF), show_progress=False)
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=sorted(BYTE_OF),
+                                                 show_progress=False)
         trained.train_from_iterator(texts, trainer)
         model = json.loads(trained.to_str())["model"]
         return cls(bpe_spec(model["vocab"], model["merges"]), f"bpe:{vocab_size}")
@@ -118,7 +127,9 @@ class Tokenizer:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def save(self, directory):
-        """Write tokenizer.json and tokenizer_config.json, from which transformers.AutoTokenizer builds the same tokens."""
+        """
+        Write tokenizer.json and tokenizer_config.json, from which transformers.AutoTokenizer builds the same tokens.
+        """
         with open(os.path.join(directory, "tokenizer.json"), "w", encoding="utf-8") as f:
             f.write(self.to_json())
         end = next(t["content"] for t in self.spec["added_tokens"] if t["id"] == self.end_of_text)
@@ -154,7 +165,10 @@ class Tokenizer:
         return self.slow.decode(ids, skip_special_tokens=False)
 
     def token_bytes(self):
-        """How many bytes of text each token stands for, int64 (vocab_size,); zero for end-of-text and other special tokens."""
+        """
+        How many bytes of text each token stands for, int64 (vocab_size,);
+        zero for end-of-text and other special tokens.
+        """
         sizes = np.zeros(self.vocab_size, dtype=np.int64)
         for token, i in vocabulary(self.spec).items():
             sizes[i] = len(token) if self.fast else len(token.replace("▁", " ").encode())
@@ -165,7 +179,8 @@ class Tokenizer:
 
 def vocabulary(spec):
     vocab = spec["model"]["vocab"]
-    return vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}  # unigram models: a list
+    # unigram models: a list
+    return vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
 
 
 def to_chars(token):
@@ -185,10 +200,11 @@ def bpe_split(token, ranks):
 
 def bpe_spec(vocab, merges):
     """A tokenizer.json for GPT-2-style byte-level BPE, with end-of-text as its last token."""
-    end = dict(id=len(vocab), content=END_OF_TEXT, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    end = dict(id=len(vocab), content=END_OF_TEXT, single_word=False, lstrip=False, rstrip=False,
+               normalized=False, special=True)
     byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
-    return dict(version="1.0", truncation=None, padding=None, added_tokens=[end], normalizer=None, pre_tokenizer=byte_level,
-                post_processor=None, decoder=byte_level, model=dict(
+    return dict(version="1.0", truncation=None, padding=None, added_tokens=[end], normalizer=None,
+                pre_tokenizer=byte_level, post_processor=None, decoder=byte_level, model=dict(
                     type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None,
                     fuse_unk=False, byte_fallback=False, ignore_merges=False,
                     vocab=dict(sorted(vocab.items(), key=lambda kv: kv[1])), merges=merges))
@@ -198,11 +214,12 @@ def as_tiktoken(spec):
     """
     The same tokenizer as a tiktoken.Encoding, or None where it can't be shown to be the same.
 
-    tokenizer.json lists merges (pairs, in order); tiktoken knows only tokens by rank and merges any two neighbours whose
-    concatenation is a token. They agree if (1) each merge makes a new token, with ids rising in merge order, and (2) every
-    token, taken as a text, merges back into itself. For suppose tiktoken joins x and y into the token xy. Nothing was
-    merged across the ends of xy so far, so the merges inside it went as they do for xy alone, and by (2) those end
-    with one pair making xy: that pair is (x, y), so it is in the list, and by (1) it comes up at the same moment.
+    tokenizer.json lists merges (pairs, in order); tiktoken knows only tokens by rank and merges any two neighbours
+    whose concatenation is a token. They agree if (1) each merge makes a new token, with ids rising in merge order, and
+    (2) every token, taken as a text, merges back into itself. For suppose tiktoken joins x and y into the token xy.
+    Nothing was merged across the ends of xy so far, so the merges inside it went as they do for xy alone, and by (2)
+    those end with one pair making xy: that pair is (x, y), so it is in the list, and by (1) it comes up at the same
+    moment.
     """
     import tiktoken
     import tokenizers
@@ -287,18 +304,21 @@ def file_sha256(path):
 def read_manifest(directory):
     path = os.path.join(directory, "manifest.json")
     if not os.path.isdir(directory):
-        raise FileNotFoundError(f"there is no data directory {directory}; build it with: python prepare.py corpus PATH --out {directory}")
+        raise FileNotFoundError(f"there is no data directory {directory}; "
+                                f"build it with: python prepare.py corpus PATH --out {directory}")
     try:
         with open(path, encoding="utf-8") as f:
             manifest = json.load(f)
         manifest["kind"], manifest["splits"], manifest["tokenizer"]["sha256"]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{directory} has no manifest.json; build it with: python prepare.py corpus PATH --out {directory}") from None
+        raise FileNotFoundError(f"{directory} has no manifest.json; "
+                                f"build it with: python prepare.py corpus PATH --out {directory}") from None
     except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}); build the directory again with prepare.py") from None
+        raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}); "
+                         "build the directory again with prepare.py") from None
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {manifest.get('format_version')}, this code reads {FORMAT_VERSION}; "
-                         "build the directory again with prepare.py")
+        raise ValueError(f"{path} has format version {manifest.get('format_version')}, "
+                         f"this code reads {FORMAT_VERSION}; build the directory again with prepare.py")
     return manifest
 
 
@@ -306,8 +326,8 @@ class TokenData:
     """
     A data directory of kind lm, opened for reading. Shards are memory-mapped: a billion tokens cost no memory.
 
-    verify: check every shard against the manifest's sha256 (about a second per gigabyte). Raises ValueError that names the
-    damaged file and the command that builds it again.
+    verify: check every shard against the manifest's sha256 (about a second per gigabyte). Raises ValueError that names
+    the damaged file and the command that builds it again.
     """
 
     def __init__(self, directory, verify=True):
@@ -316,8 +336,10 @@ class TokenData:
             raise ValueError(f"{directory} holds {self.manifest['kind']} examples, not a corpus of kind lm")
         self.tokenizer = Tokenizer.load(directory)
         if self.tokenizer.sha256() != self.manifest["tokenizer"]["sha256"]:
-            raise ValueError(f"{directory}/tokenizer.json is not the one its shards were written with; build the directory again")
-        self.shards = {split: [self._open(s, verify) for s in entry["shards"]] for split, entry in self.manifest["splits"].items()}
+            raise ValueError(f"{directory}/tokenizer.json is not the one its shards were written with; "
+                             "build the directory again")
+        self.shards = {split: [self._open(s, verify) for s in entry["shards"]]
+                       for split, entry in self.manifest["splits"].items()}
         self._epoch = (None, None)
 
     def _open(self, shard, verify):
@@ -380,7 +402,8 @@ class TokenData:
         """The ids of the documents that windows of T tokens at these (shard, offset) places touch."""
         names = []
         for s, offset in places:
-            stem = os.path.join(self.directory, self.manifest["splits"][split]["shards"][s]["name"].removesuffix(".npy"))
+            stem = os.path.join(self.directory,
+                                self.manifest["splits"][split]["shards"][s]["name"].removesuffix(".npy"))
             starts = np.load(stem + ".docs.npy")
             first, last = np.searchsorted(starts, [offset, offset + T], side="right")
             with open(stem + ".docs.jsonl", encoding="utf-8") as f:
@@ -391,8 +414,8 @@ class TokenData:
 
     def validation(self, T, max_tokens=None):
         """
-        Windows that cover the validation split, at most max_tokens of it, evenly spread: inputs (N, T) and targets (N, T)
-        int64, where -100 marks what is beyond the end of a shard.
+        Windows that cover the validation split, at most max_tokens of it, evenly spread: inputs (N, T) and targets
+        (N, T) int64, where -100 marks what is beyond the end of a shard.
         """
         places = [(s, o) for s, shard in enumerate(self.shards.get("val", [])) for o in range(0, len(shard) - 1, T)]
         if max_tokens and len(places) * T > max_tokens:

@@ -3,14 +3,15 @@ What a checkpoint has learnt, compared to what: report.json and a self-contained
 
     python eval.py runs/sec --data data/sec --baseline gpt2 --out runs/sec/report
 
-Every model scores the same bytes: the validation documents, decoded to text and encoded again with the model's own tokenizer.
-Each document starts after an end-of-text token; windows overlap by half, so that each token is scored once, with at least
-half a context before it (the first window aside). Tokenizers differ, so the number to compare is bits per byte:
+Every model scores the same bytes: the validation documents, decoded to text and encoded again with the model's own
+tokenizer. Each document starts after an end-of-text token; windows overlap by half, so that each token is scored once,
+with at least half a context before it (the first window aside). Tokenizers differ, so the number to compare is bits
+per byte:
 
     bits/byte = nats of the document / ln 2 / its UTF-8 bytes
 
-The interval is a bootstrap over documents (not windows: the windows of a filing resemble each other). xz stands beside the
-models as the baseline that has learnt nothing.
+The interval is a bootstrap over documents (not windows: the windows of a filing resemble each other). xz stands beside
+the models as the baseline that has learnt nothing.
 """
 import base64
 import html
@@ -41,7 +42,9 @@ def validation_texts(corpus, max_bytes):
 
 
 def windows(ids, T):
-    """Half-overlapping windows over a document: (inputs, targets) of T tokens each; a target that is not scored is -100."""
+    """
+    Half-overlapping windows over a document: (inputs, targets) of T tokens each; a target that is not scored is -100.
+    """
     ids = torch.tensor(ids)
     stride = max(1, T // 2)
     scored = 0
@@ -59,7 +62,8 @@ def score(model, tokenizer, texts, device, batch_size=8, name=""):
     """Per document: (nats, tokens) as a float64 array (N, 2)."""
     T = model.config.block_size
     results = np.zeros((len(texts), 2))
-    rows = ((i, x, y) for i, text in enumerate(texts) for x, y in windows([tokenizer.end_of_text, *tokenizer.encode(text).tolist()], T))
+    rows = ((i, x, y) for i, text in enumerate(texts)
+            for x, y in windows([tokenizer.end_of_text, *tokenizer.encode(text).tolist()], T))
     batch = []
 
     def flush():
@@ -99,10 +103,12 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd }}
+table {{ border-collapse: collapse }} \
+th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd }}
 th:first-child, td:first-child {{ text-align: left }}
 .samples {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem }}
-.samples div {{ background: #f6f6f4; padding: .8rem; border-radius: .4rem; white-space: pre-wrap; overflow-wrap: anywhere }}
+.samples div {{ background: #f6f6f4; padding: .8rem; border-radius: .4rem; \
+white-space: pre-wrap; overflow-wrap: anywhere }}
 blockquote {{ margin: 1.5rem 0 .5rem; font-weight: 600 }} img {{ max-width: 100% }} .note {{ color: #666 }}
 </style>
 <h1>{title}</h1>
@@ -125,21 +131,23 @@ def report_html(report, curve):
     rows = []
     for m in report["models"]:
         cells = [f"{m['bits_per_byte']:.4f}", "{:.4f} – {:.4f}".format(*m["interval_95"])]
-        cells += [f"{m['loss']:.4f}", f"{m['perplexity']:.2f}", f"{m['bytes_per_token']:.2f}"] if m.get("tokens") else ["", "", ""]
+        cells += ([f"{m['loss']:.4f}", f"{m['perplexity']:.2f}", f"{m['bytes_per_token']:.2f}"]
+                  if m.get("tokens") else ["", "", ""])
         rows.append(f"<tr><td>{escape(m['name'])}" + "".join(f"<td>{c}" for c in cells) + "</tr>")
     samples = []
     for s in report["samples"]:
         columns = "".join(f"<div><b>{escape(name)}</b>\n{escape(text)}</div>" for name, text in s["texts"].items())
         samples.append(f'<blockquote>{escape(s["prompt"])}</blockquote><div class="samples">{columns}</div>')
     first = report["models"][0]
-    summary = (f"{escape(first['name'])} needs {first['bits_per_byte']:.3f} bits per byte of {escape(report['data'])}'s validation split: "
+    summary = (f"{escape(first['name'])} needs {first['bits_per_byte']:.3f} bits per byte of "
+               f"{escape(report['data'])}'s validation split: "
                f"{report['documents']:,} documents, {report['bytes']:,} bytes.")
     for m in report["models"][1:]:
         if "difference" in m:
             low, high = m["difference_interval_95"]
             summary += f" {escape(m['name'])} needs {m['difference']:+.3f} ({low:+.3f} to {high:+.3f})."
-    return PAGE.format(title=f"Report on {escape(first['name'])}", summary=summary, rows="\n".join(rows), note=escape(report["note"]),
-                       temperature=report["temperature"], samples="\n".join(samples),
+    return PAGE.format(title=f"Report on {escape(first['name'])}", summary=summary, rows="\n".join(rows),
+                       note=escape(report["note"]), temperature=report["temperature"], samples="\n".join(samples),
                        curve=f'<h2>Training</h2><img alt="loss over tokens" src="{curve}">' if curve else "")
 
 
@@ -147,7 +155,8 @@ def main():
     p = cli.Parser("eval.py", __doc__)
     p.add_argument("checkpoint", metavar="CKPT", help="the checkpoint or run directory to report on")
     p.add_argument("--data", required=True, help="a data directory; its validation split is scored")
-    p.add_argument("--baseline", action="append", default=[], metavar="CKPT", help="a checkpoint or hub id to compare with; may be given again")
+    p.add_argument("--baseline", action="append", default=[], metavar="CKPT",
+                   help="a checkpoint or hub id to compare with; may be given again")
     p.add_argument("--out", required=True, help="folder for report.json and report.html")
     p.add_argument("--max_bytes", type=cli.positive(int), default=4_000_000, help="validation text to score")
     p.add_argument("--prompt", action="append", help="for the samples; may be given again")
@@ -161,7 +170,8 @@ def main():
     dtype = cli.choose_dtype(args.dtype, device)
     corpus = data.TokenData(args.data)
     if not corpus.tokens("val"):
-        raise ValueError(f"{args.data} has no validation split; build it with --val_fraction above 0 from at least two documents")
+        raise ValueError(f"{args.data} has no validation split; "
+                         "build it with --val_fraction above 0 from at least two documents")
     documents = list(validation_texts(corpus, args.max_bytes))
     texts = [text for _, text in documents]
     size = np.array([len(t.encode()) for t in texts], dtype=np.float64)
@@ -173,25 +183,33 @@ def main():
         scored = score(model, tokenizer, texts, device, args.batch_size, name)
         nats, tokens = scored[:, 0], scored[:, 1]
         bits_of[name] = nats / math.log(2)
-        models.append(dict(name=name, bits_per_byte=float(bits_of[name].sum() / size.sum()), interval_95=bootstrap(bits_of[name], size, seed=args.seed),
-                           loss=float(nats.sum() / tokens.sum()), perplexity=math.exp(nats.sum() / tokens.sum()), tokens=int(tokens.sum()),
-                           bytes_per_token=float(size.sum() / tokens.sum()), parameters=model.num_params(), dtype=dtype))
-        samples[name] = sample.generate(model, tokenizer, prompts, args.max_new_tokens, args.temperature, seed=args.seed)
+        models.append(dict(name=name, bits_per_byte=float(bits_of[name].sum() / size.sum()),
+                           interval_95=bootstrap(bits_of[name], size, seed=args.seed),
+                           loss=float(nats.sum() / tokens.sum()), perplexity=math.exp(nats.sum() / tokens.sum()),
+                           tokens=int(tokens.sum()), bytes_per_token=float(size.sum() / tokens.sum()),
+                           parameters=model.num_params(), dtype=dtype))
+        samples[name] = sample.generate(model, tokenizer, prompts, args.max_new_tokens, args.temperature,
+                                        seed=args.seed)
     xz = np.array([8 * len(lzma.compress(t.encode(), preset=9 | lzma.PRESET_EXTREME)) for t in texts], dtype=np.float64)
     bits_of["xz -9e, each document"] = xz
-    models.append(dict(name="xz -9e, each document", bits_per_byte=float(xz.sum() / size.sum()), interval_95=bootstrap(xz, size, seed=args.seed)))
+    models.append(dict(name="xz -9e, each document", bits_per_byte=float(xz.sum() / size.sum()),
+                       interval_95=bootstrap(xz, size, seed=args.seed)))
     for m in models[1:]:
         difference = bits_of[m["name"]] - bits_of[args.checkpoint]
-        m |= dict(difference=float(difference.sum() / size.sum()), difference_interval_95=bootstrap(difference, size, seed=args.seed))
+        m |= dict(difference=float(difference.sum() / size.sum()),
+                  difference_interval_95=bootstrap(difference, size, seed=args.seed))
 
     report = dict(data=args.data, data_fingerprint=corpus.fingerprint(), documents=len(texts), bytes=int(size.sum()),
-                  document_ids=[about["id"] for about, _ in documents], models=models, temperature=args.temperature, seed=args.seed,
+                  document_ids=[about["id"] for about, _ in documents], models=models,
+                  temperature=args.temperature, seed=args.seed,
                   samples=[dict(prompt=p, texts={n: samples[n][i] for n in samples}) for i, p in enumerate(prompts)],
-                  note=f"Scored whole documents, {len(texts):,} of {corpus.manifest['splits']['val']['documents']:,}. {corpus.manifest['split_policy']}. "
+                  note=f"Scored whole documents, {len(texts):,} of "
+                       f"{corpus.manifest['splits']['val']['documents']:,}. {corpus.manifest['split_policy']}. "
                        "Intervals: bootstrap over documents.",
                   command=sys.argv[1:])
     os.makedirs(args.out, exist_ok=True)
-    for name, content in (("report.json", json.dumps(report, indent=1)), ("report.html", report_html(report, loss_curve(args.checkpoint)))):
+    for name, content in (("report.json", json.dumps(report, indent=1)),
+                          ("report.html", report_html(report, loss_curve(args.checkpoint)))):
         with open(os.path.join(args.out, name + ".tmp"), "w", encoding="utf-8") as f:
             f.write(content)
         os.replace(os.path.join(args.out, name + ".tmp"), os.path.join(args.out, name))

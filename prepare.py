@@ -7,13 +7,14 @@ Turn documents into token shards that train.py reads.
 `corpus` reads .txt .md, .htm .html (SEC filings and other pages), full-submission .txt .nc, .jsonl and .parquet, and
 writes the data directory that data.py describes. What it does, in order:
 
-    read      each input is a task for one of the workers, which cleans its documents and puts their text into a spool file
-    plan      the parent sees 48 bytes a document, its hashes and place: it drops exact duplicates, holds out whole companies
-              for validation, and shuffles everything by a hash of seed and content
+    read      each input is a task for one of the workers, which cleans its documents and puts their text
+              into a spool file
+    plan      the parent sees 48 bytes a document, its hashes and place: it drops exact duplicates,
+              holds out whole companies for validation, and shuffles everything by a hash of seed and content
     encode    workers encode documents in shuffled order; the parent appends the tokens to shards
 
-No step holds more than a few documents per worker in memory, and since order and split depend on content and seed alone,
-the output is the same, byte for byte, for any number of workers.
+No step holds more than a few documents per worker in memory, and since order and split depend on content and seed
+alone, the output is the same, byte for byte, for any number of workers.
 """
 import collections
 import concurrent.futures
@@ -59,7 +60,9 @@ def read_text(path, part):
 
 
 def decode(raw):
-    """Bytes of unknown origin -> text: UTF-8 or UTF-16 by its mark, otherwise the Windows code page of old office files."""
+    """
+    Bytes of unknown origin -> text: UTF-8 or UTF-16 by its mark, otherwise the Windows code page of old office files.
+    """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
     try:
@@ -96,7 +99,8 @@ def read_parquet(path, part):
         text = [k for k in TEXT_KEYS if k in names]
         if not text:
             raise Skip(f"no text column ({', '.join(TEXT_KEYS[:4])}, ...) among {', '.join(names[:8])}")
-        columns = [n for n in names if n in text or n in ID_KEYS or n in ("cik", "company") or n.startswith("metadata_")]
+        columns = [n for n in names
+                   if n in text or n in ID_KEYS or n in ("cik", "company") or n.startswith("metadata_")]
         row = 0
         for batch in file.iter_batches(batch_size=16, row_groups=[part], columns=columns):
             for record in batch.to_pylist():
@@ -107,12 +111,15 @@ def read_parquet(path, part):
 
 
 def read_record(record, where):
-    """One JSON object or parquet row -> a document. `text` is taken as clean; other columns that hold raw HTML are read."""
+    """
+    One JSON object or parquet row -> a document. `text` is taken as clean; other columns that hold raw HTML are read.
+    """
     import edgar
 
     if isinstance(record, str):
         record = {"text": record}
-    text = next((record[k] for k in TEXT_KEYS if isinstance(record, dict) and isinstance(record.get(k), str) and record[k].strip()), None)
+    text = next((record[k] for k in TEXT_KEYS
+                 if isinstance(record, dict) and isinstance(record.get(k), str) and record[k].strip()), None)
     if text is None:
         yield Skip(f"a record without text (none of {', '.join(TEXT_KEYS[:4])}, ...)")
         return
@@ -130,7 +137,9 @@ def read_record(record, where):
 
 
 def filing_metadata(record):
-    """cik, company, filed, ... of a record: its own keys, `meta`, and the metadata_* columns of the EDGAR parquet shards."""
+    """
+    cik, company, filed, ... of a record: its own keys, `meta`, and the metadata_* columns of the EDGAR parquet shards.
+    """
     meta = dict(record["meta"]) if isinstance(record.get("meta"), dict) else {}
     filer = record.get("metadata_filer")
     if isinstance(filer, str):
@@ -140,14 +149,17 @@ def filing_metadata(record):
             filer = None
     filer = filer[0] if isinstance(filer, list) and filer else filer
     found = {k.lower().replace(" ", "_"): v for k, v in find_values(filer)} if isinstance(filer, dict) else {}
-    found |= {k.lower(): v for k, v in record.items() if k.lower() in ("cik", "company", "form", "filed", "period", "accession")}
-    for key, names in {"cik": ("cik", "central_index_key"), "company": ("company", "company_conformed_name", "company_name", "name"),
-                       "sic": ("sic", "standard_industrial_classification"), "form": ("form",), "accession": ("accession",),
-                       "filed": ("filed",), "period": ("period",)}.items():
+    found |= {k.lower(): v for k, v in record.items()
+              if k.lower() in ("cik", "company", "form", "filed", "period", "accession")}
+    for key, names in {"cik": ("cik", "central_index_key"),
+                       "company": ("company", "company_conformed_name", "company_name", "name"),
+                       "sic": ("sic", "standard_industrial_classification"), "form": ("form",),
+                       "accession": ("accession",), "filed": ("filed",), "period": ("period",)}.items():
         value = next((found[n] for n in names if found.get(n)), None)
         if value is not None:
             meta[key] = str(value)
-    for key, column in {"accession": "metadata_accession-number", "filed": "metadata_filing-date", "period": "metadata_period"}.items():
+    for key, column in {"accession": "metadata_accession-number", "filed": "metadata_filing-date",
+                        "period": "metadata_period"}.items():
         if record.get(column):
             meta[key] = str(record[column])
     if str(meta.get("cik", "")).isdigit():
@@ -156,7 +168,10 @@ def filing_metadata(record):
 
 
 def find_values(tree):
-    """The (key, scalar) pairs of nested dicts: filer metadata is flat in some corpora and follows the SGML header in others."""
+    """
+    The (key, scalar) pairs of nested dicts:
+    filer metadata is flat in some corpora and follows the SGML header in others.
+    """
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from find_values(value)
@@ -164,7 +179,8 @@ def find_values(tree):
             yield key, value
 
 
-READERS = {".txt": read_text, ".md": read_text, ".text": read_text, ".htm": read_text, ".html": read_text, ".nc": read_text,
+READERS = {".txt": read_text, ".md": read_text, ".text": read_text,
+           ".htm": read_text, ".html": read_text, ".nc": read_text,
            ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".parquet": read_parquet}
 
 
@@ -205,7 +221,8 @@ def tasks_of(path):
 # ----------------------------------------------------------------------------------------------------------------------
 # Read: documents into spool files
 
-PLACE = np.dtype([("order", "u8"), ("text", "u8"), ("owner", "u8"), ("name", "u8"), ("task", "u4"), ("offset", "u8"), ("size", "u4"), ("about", "u8")])
+PLACE = np.dtype([("order", "u8"), ("text", "u8"), ("owner", "u8"), ("name", "u8"),
+                  ("task", "u4"), ("offset", "u8"), ("size", "u4"), ("about", "u8")])
 
 
 def hash64(*parts):
@@ -217,11 +234,12 @@ def hash64(*parts):
 
 def spool(task, path, part, folder, seed):
     """
-    Worker: read one task, write its texts to folder/<task>.txt and a line about each to folder/<task>.jsonl. Returns what
-    the parent needs: the places (a PLACE array) and the reasons for skips with their counts.
+    Worker: read one task, write its texts to folder/<task>.txt and a line about each to folder/<task>.jsonl. Returns
+    what the parent needs: the places (a PLACE array) and the reasons for skips with their counts.
     """
     places, skips = [], collections.Counter()
-    with open(os.path.join(folder, f"{task}.txt"), "wb") as texts, open(os.path.join(folder, f"{task}.jsonl"), "wb") as lines:
+    with (open(os.path.join(folder, f"{task}.txt"), "wb") as texts,
+          open(os.path.join(folder, f"{task}.jsonl"), "wb") as lines):
         try:
             for document in READERS[os.path.splitext(path)[1].lower()](path, part):
                 if isinstance(document, Skip):
@@ -240,7 +258,8 @@ def spool(task, path, part, folder, seed):
                 texts.write(raw)
                 about = {"id": document["id"], "source": os.path.basename(path), "bytes": len(raw), **meta}
                 lines.write(json.dumps(about, ensure_ascii=True).encode() + b"\n")
-        except (ValueError, RecursionError, MemoryError) as e:  # the file as a whole is unreadable; OSError ends the run
+        except (ValueError, RecursionError, MemoryError) as e:
+            # the file as a whole is unreadable; OSError ends the run
             skips[str(e) or type(e).__name__] += 1
     return np.array(places, dtype=PLACE), skips
 
@@ -248,7 +267,8 @@ def spool(task, path, part, folder, seed):
 def company_key(name):
     """A company's name without what changes from filing to filing: case, punctuation, the kind of company."""
     words = "".join(c if c.isalnum() else " " for c in name.upper().replace("'", "").replace(".", "")).split()
-    while len(words) > 1 and words[-1] in ("INC", "CORP", "CORPORATION", "CO", "COMPANY", "LTD", "LLC", "LP", "PLC", "NEW", "DE", "THE"):
+    while len(words) > 1 and words[-1] in ("INC", "CORP", "CORPORATION", "CO", "COMPANY", "LTD", "LLC", "LP", "PLC",
+                                           "NEW", "DE", "THE"):
         words.pop()
     return " ".join(words)
 
@@ -258,7 +278,9 @@ def company_key(name):
 
 
 def companies(places):
-    """A group number per document: documents that share a CIK or a company name, directly or through others, are one."""
+    """
+    A group number per document: documents that share a CIK or a company name, directly or through others, are one.
+    """
     parent = {}
 
     def find(x):
@@ -398,39 +420,49 @@ def build(args, work, folder):
             skipped.append(dict(path=path, reason=str(e)))
             continue
         modified = datetime.datetime.fromtimestamp(os.path.getmtime(path), datetime.timezone.utc).date().isoformat()
-        sources[path] = dict(path=path, bytes=os.path.getsize(path), modified=modified, documents=0, sha256="", licence=args.licence)
+        sources[path] = dict(path=path, bytes=os.path.getsize(path), modified=modified, documents=0,
+                             sha256="", licence=args.licence)
         tasks += parts
     if not tasks:
         first = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if skipped else ""
-        raise ValueError(f"nothing to read in {' '.join(args.paths)}{first}; name .txt .md .html .jsonl or .parquet files")
+        raise ValueError(f"nothing to read in {' '.join(args.paths)}{first}; "
+                         "name .txt .md .html .jsonl or .parquet files")
 
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=spawn) as pool:
         print(f"reading {len(sources):,} files with {args.workers} workers")
         calls = ((i, path, part, folder, args.seed) for i, (path, part) in enumerate(tasks))
         found = []
-        for (path, _), (places, skips) in zip(tasks, tqdm(in_order(pool, spool, calls, 4 * args.workers), total=len(tasks), unit="task", disable=None),
-                                              strict=True):
+        for (path, _), (places, skips) in zip(
+                tasks,
+                tqdm(in_order(pool, spool, calls, 4 * args.workers), total=len(tasks), unit="task", disable=None),
+                strict=True):
             found.append(places)
             sources[path]["documents"] += len(places)
             skipped += [dict(path=path, reason=reason, records=n) for reason, n in sorted(skips.items())]
-        for source, digest in zip(sources.values(), in_order(pool, data.file_sha256, ((p,) for p in sources), 4 * args.workers), strict=True):
+        for source, digest in zip(
+                sources.values(),
+                in_order(pool, data.file_sha256, ((p,) for p in sources), 4 * args.workers),
+                strict=True):
             source["sha256"] = digest
         for s in skipped[:20]:
-            print(f"  skipped {s['path']}: {s['reason']}" + (f" ({s['records']} times)" if s.get("records", 1) > 1 else ""))
+            print(f"  skipped {s['path']}: {s['reason']}"
+                  + (f" ({s['records']} times)" if s.get("records", 1) > 1 else ""))
         if len(skipped) > 20:
             print(f"  ... and {len(skipped) - 20} more, all named in the manifest")
 
         places = np.concatenate(found)
         if len(places) == 0:
-            raise ValueError(f"no readable document in {' '.join(args.paths)} ({skipped[0]['path']}: {skipped[0]['reason']})")
+            raise ValueError(f"no readable document in {' '.join(args.paths)} "
+                             f"({skipped[0]['path']}: {skipped[0]['reason']})")
         _, first = np.unique(places["text"], return_index=True)
         duplicates = len(places) - len(first)
         places = places[np.sort(first)]
         places = places[np.argsort(places["order"], kind="stable")]
         held = hold_out(places, args.val_fraction, args.seed)
 
-        print(f"{len(places):,} documents, {places['size'].sum() / 1e6:,.1f} MB of text; {duplicates:,} exact duplicates dropped")
+        print(f"{len(places):,} documents, {places['size'].sum() / 1e6:,.1f} MB of text; "
+              f"{duplicates:,} exact duplicates dropped")
         tokenizer = choose_tokenizer(args.tokenizer, folder, places[~held])
         check_tokenizer(tokenizer, folder, places[~held])
         tokenizer.save(work)
@@ -438,24 +470,27 @@ def build(args, work, folder):
         for split, chosen in (("train", places[~held]), ("val", places[held])):
             writer = data.ShardWriter(work, split, tokenizer.dtype, args.shard_tokens)
             calls = ((folder, batch, tokenizer.to_json()) for batch in batches(chosen))
-            with tqdm(total=int(chosen["size"].sum()), unit="B", unit_scale=True, desc=f"encoding {split}", disable=None) as bar:
+            with tqdm(total=int(chosen["size"].sum()), unit="B", unit_scale=True,
+                      desc=f"encoding {split}", disable=None) as bar:
                 for encoded in in_order(pool, encode_documents, calls, 4 * args.workers):
                     for tokens, about in encoded:
                         writer.add(tokens, about)
                         bar.update(about["bytes"])
             shards = writer.finish()
-            splits[split] = dict(documents=len(chosen), companies=len(np.unique(companies(chosen))), bytes=int(chosen["size"].sum()),
-                                 tokens=sum(s["tokens"] for s in shards), shards=shards)
+            splits[split] = dict(documents=len(chosen), companies=len(np.unique(companies(chosen))),
+                                 bytes=int(chosen["size"].sum()), tokens=sum(s["tokens"] for s in shards),
+                                 shards=shards)
 
-    policy = ("whole companies (joined by CIK or name; a document of no known company is its own), in the order of a seeded hash, "
-              f"until {args.val_fraction:.2%} of the bytes are held out")
+    policy = ("whole companies (joined by CIK or name; a document of no known company is its own), "
+              f"in the order of a seeded hash, until {args.val_fraction:.2%} of the bytes are held out")
     manifest = dict(
         format_version=data.FORMAT_VERSION, kind="lm", tool=f"tenk {VERSION}",
-        tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text,
-                       dtype=np.dtype(tokenizer.dtype).name),
+        tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size,
+                       end_of_text=tokenizer.end_of_text, dtype=np.dtype(tokenizer.dtype).name),
         splits=splits, split_policy=policy if splits["val"]["documents"] else "no validation split",
-        seed=args.seed, command=dict(command="corpus", paths=args.paths, tokenizer=args.tokenizer, val_fraction=args.val_fraction,
-                                     seed=args.seed, shard_tokens=args.shard_tokens, licence=args.licence),
+        seed=args.seed,
+        command=dict(command="corpus", paths=args.paths, tokenizer=args.tokenizer, val_fraction=args.val_fraction,
+                     seed=args.seed, shard_tokens=args.shard_tokens, licence=args.licence),
         exact_duplicates_dropped=duplicates, skipped=skipped, sources=list(sources.values()))
     with open(os.path.join(work, "manifest.json"), "w") as f:
         json.dump(manifest, f, indent=1)
@@ -472,23 +507,29 @@ def synth(args):
     if os.path.isdir(args.out) and os.listdir(args.out):
         raise ValueError(f"{args.out} is not empty; remove it, or choose another --out")
     paths = synthetic.write_filings(args.out, n=args.filings, seed=args.seed)
-    print(f"wrote {len(paths)} synthetic filings to {args.out}; next: python prepare.py corpus {args.out} --out DIR --tokenizer bpe:4096")
+    print(f"wrote {len(paths)} synthetic filings to {args.out}; "
+          f"next: python prepare.py corpus {args.out} --out DIR --tokenizer bpe:4096")
 
 
 def main():
     parser = cli.Parser("prepare.py", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    p = commands.add_parser("corpus", help="documents -> token shards", prog="prepare.py corpus", description="Documents -> token shards.")
+    p = commands.add_parser("corpus", help="documents -> token shards", prog="prepare.py corpus",
+                            description="Documents -> token shards.")
     p.add_argument("paths", nargs="+", metavar="PATH", help="files and folders to read")
     p.add_argument("--out", required=True, help="the data directory to write")
-    p.add_argument("--tokenizer", default="gpt2", help="gpt2, bpe:N (trained on this corpus), or a directory with a tokenizer.json")
-    p.add_argument("--val_fraction", type=cli.fraction, default=0.05, help="share of the bytes to hold out, in whole companies")
-    p.add_argument("--workers", type=cli.positive(int), default=os.cpu_count(), help="processes; the output does not depend on it")
+    p.add_argument("--tokenizer", default="gpt2",
+                   help="gpt2, bpe:N (trained on this corpus), or a directory with a tokenizer.json")
+    p.add_argument("--val_fraction", type=cli.fraction, default=0.05,
+                   help="share of the bytes to hold out, in whole companies")
+    p.add_argument("--workers", type=cli.positive(int), default=os.cpu_count(),
+                   help="processes; the output does not depend on it")
     p.add_argument("--seed", type=int, default=0, help="of the shuffle and the split")
     p.add_argument("--shard_tokens", type=cli.positive(int), default=100_000_000, help="tokens per shard")
     p.add_argument("--licence", default="not stated", help="the sources' licence, for the manifest")
     p.set_defaults(run=corpus)
-    p = commands.add_parser("synth", help="write synthetic 10-K filings", prog="prepare.py synth", description="Synthetic 10-K filings.")
+    p = commands.add_parser("synth", help="write synthetic 10-K filings", prog="prepare.py synth",
+                            description="Synthetic 10-K filings.")
     p.add_argument("--out", required=True, help="the folder to write")
     p.add_argument("--filings", type=cli.positive(int), default=200, help="how many")
     p.add_argument("--seed", type=int, default=0, help="of everything in them")

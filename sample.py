@@ -2,7 +2,8 @@
 Let checkpoints write: one streams to the terminal, several stand side by side on the same prompts and seed.
 
     python sample.py runs/sec --prompt "Item 1A. Risk Factors. Our business is subject to"
-    python sample.py runs/sec gpt2 --prompts prompts.txt --out samples.jsonl       # one prompt a line, or JSONL with "prompt"
+    python sample.py runs/sec gpt2 --prompts prompts.txt --out samples.jsonl
+        # one prompt a line, or JSONL with "prompt"
 
 Generation runs on a KV cache (model.py). The prompts of a file are padded on the left and run in batches.
 """
@@ -46,24 +47,27 @@ def load(path, device, dtype):
     return model.to(getattr(torch, dtype)).eval(), tokenizer
 
 
-def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None, repetition_penalty=1.0, seed=0,
-             batch_size=16, stream=None):
+def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None,
+             repetition_penalty=1.0, seed=0, batch_size=16, stream=None):
     """
-    One continuation (str, without the prompt) for each prompt. All rows of a batch share a generator seeded with `seed`, so
-    the same prompts in the same order give the same text. stream: called with each new piece of text (one prompt only).
+    One continuation (str, without the prompt) for each prompt. All rows of a batch share a generator seeded with
+    `seed`, so the same prompts in the same order give the same text. stream: called with each new piece of text (one
+    prompt only).
     """
     texts = []
     device = model.wte.weight.device
     for start in range(0, len(prompts), batch_size):
         rows = [[tokenizer.end_of_text, *tokenizer.encode(p).tolist()] for p in prompts[start : start + batch_size]]
         room = max(1, model.config.block_size - max_new_tokens)
-        rows = [r[-max(room, model.config.block_size // 2):] for r in rows]  # a prompt too long for the model keeps its end
+        # a prompt too long for the model keeps its end
+        rows = [r[-max(room, model.config.block_size // 2):] for r in rows]
         width = max(map(len, rows))
         idx = torch.tensor([[tokenizer.end_of_text] * (width - len(r)) + r for r in rows], device=device)
         lengths = torch.tensor([len(r) for r in rows], device=device)
         show = Stream(tokenizer, stream) if stream else None
-        out = model.generate(idx, max_new_tokens, temperature, top_k, top_p, repetition_penalty, stop_tokens=[tokenizer.end_of_text],
-                             lengths=lengths, generator=torch.Generator(device).manual_seed(seed), on_token=show)
+        out = model.generate(idx, max_new_tokens, temperature, top_k, top_p, repetition_penalty,
+                             stop_tokens=[tokenizer.end_of_text], lengths=lengths,
+                             generator=torch.Generator(device).manual_seed(seed), on_token=show)
         for row in out[:, width:].tolist():
             end = row.index(tokenizer.end_of_text) if tokenizer.end_of_text in row else len(row)
             texts.append(tokenizer.decode(row[:end]))
@@ -98,14 +102,17 @@ def side_by_side(names, prompt, texts, width=None):
 
 def main():
     p = cli.Parser("sample.py", __doc__)
-    p.add_argument("checkpoints", nargs="+", metavar="CKPT", help="run directories, checkpoints, hub ids or nanoGPT ckpt.pt files")
-    p.add_argument("--prompt", action="append", help="a text to continue; may be given again [three openings from 10-K filings]")
+    p.add_argument("checkpoints", nargs="+", metavar="CKPT",
+                   help="run directories, checkpoints, hub ids or nanoGPT ckpt.pt files")
+    p.add_argument("--prompt", action="append",
+                   help="a text to continue; may be given again [three openings from 10-K filings]")
     p.add_argument("--prompts", metavar="FILE", help="a file of prompts: one a line, or JSONL")
     p.add_argument("--out", metavar="FILE", help="write JSONL: checkpoint, prompt, text, seed")
     p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of each continuation")
     p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="0: always the likeliest token")
     p.add_argument("--top_k", type=cli.positive(int), help="choose among the K likeliest tokens only")
-    p.add_argument("--top_p", type=cli.positive(float), help="choose among the likeliest tokens that hold this share of the mass")
+    p.add_argument("--top_p", type=cli.positive(float),
+                   help="choose among the likeliest tokens that hold this share of the mass")
     p.add_argument("--repetition_penalty", type=cli.positive(float), default=1.0, help="above 1: repeat less")
     p.add_argument("--seed", type=int, default=0, help="of the sampling")
     p.add_argument("--batch_size", type=cli.positive(int), default=16, help="prompts at a time")
@@ -135,7 +142,8 @@ def main():
         with open(args.out + ".tmp", "w", encoding="utf-8") as f:
             for i, prompt in enumerate(prompts):
                 for name in args.checkpoints:
-                    f.write(json.dumps(dict(checkpoint=name, prompt=prompt, text=texts[name][i], seed=args.seed), ensure_ascii=False) + "\n")
+                    f.write(json.dumps(dict(checkpoint=name, prompt=prompt, text=texts[name][i], seed=args.seed),
+                                       ensure_ascii=False) + "\n")
         os.replace(args.out + ".tmp", args.out)
         print(f"wrote {len(prompts) * len(args.checkpoints)} samples to {args.out}")
     else:

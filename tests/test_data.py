@@ -8,12 +8,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tokenizers
+from conftest import SHARED
 from transformers import AutoTokenizer
 
 import data
-from conftest import SHARED
 
-TEXT = ("Revenue increased $12.4 million, or 8.3%, to $161.8 million.\n\nItem 1A. Risk Factors\tWe’ve had\xa0losses… 2,023  3\r\n"
+TEXT = ("Revenue increased $12.4 million, or 8.3%, to $161.8 million.\n\n"
+        "Item 1A. Risk Factors\tWe’ve had\xa0losses… 2,023  3\r\n"
         "naïve façade 日本語 🙂 don't they'll I'd <|endoftext|> |  | --- \n \n  \n") * 3
 
 
@@ -122,7 +123,8 @@ def test_shards_are_plain_numpy_with_whole_documents(tmp_path):
     for s in shards:
         array = np.load(tmp_path / s["name"], mmap_mode="r")
         starts = np.load(tmp_path / s["name"].replace(".npy", ".docs.npy"))
-        assert array.dtype == np.uint16 and len(array) == s["tokens"] and data.file_sha256(tmp_path / s["name"]) == s["sha256"]
+        assert (array.dtype == np.uint16 and len(array) == s["tokens"]
+                and data.file_sha256(tmp_path / s["name"]) == s["sha256"])
         found += np.split(array, starts[1:])
     assert all(np.array_equal(a, b) for a, b in zip(found, documents, strict=True))
 
@@ -132,7 +134,8 @@ def test_a_batch_depends_on_nothing_but_data_seed_and_step(corpus):
     whole = [data.TokenData(str(corpus)).batch(s, range(rows), T, rows, seed=3) for s in (0, 7, 400)]
     fresh = data.TokenData(str(corpus))
     for s, (x, y) in reversed(list(zip((0, 7, 400), whole, strict=True))):
-        parts = [fresh.batch(s, r, T, rows, seed=3) for r in (range(0, 2), range(2, 3), range(3, 6))]  # ranks and micro-batches
+        # ranks and micro-batches
+        parts = [fresh.batch(s, r, T, rows, seed=3) for r in (range(0, 2), range(2, 3), range(3, 6))]
         assert np.array_equal(np.concatenate([p[0] for p in parts]), x)
         assert np.array_equal(x[:, 1:], y[:, :-1]) and x.shape == y.shape == (rows, T)
     assert not np.array_equal(whole[0][0], fresh.batch(0, range(rows), T, rows, seed=4)[0])
@@ -153,7 +156,8 @@ def test_validation_covers_each_target_once(corpus):
     d = data.TokenData(str(corpus))
     x, y = d.validation(64)
     assert (y >= 0).sum() == sum(len(s) - 1 for s in d.shards["val"])
-    assert np.array_equal(np.concatenate([row[row >= 0] for row in y]), np.concatenate([s[1:] for s in d.shards["val"]]))
+    assert np.array_equal(np.concatenate([row[row >= 0] for row in y]),
+                          np.concatenate([s[1:] for s in d.shards["val"]]))
     assert len(d.validation(64, max_tokens=640)[0]) == 10
 
 

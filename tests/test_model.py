@@ -60,7 +60,8 @@ def test_saved_model_is_the_same_in_transformers(bias, tmp_path):
 def test_sizes_and_initialisation():
     with torch.device("meta"):
         counts = {name: GPT(GPTConfig(**shape)).num_params() for name, shape in SIZES.items()}
-    assert counts == {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}
+    assert counts == {"gpt2": 124_439_808, "gpt2-medium": 354_823_168,
+                      "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}
     model = tiny(vocab_size=2000, n_embd=64, n_layer=8)
     assert abs(model.wte.weight.std() - 0.02) < 1e-3
     assert abs(model.h[3].mlp.c_proj.weight.std() - 0.02 / math.sqrt(16)) < 5e-4
@@ -103,7 +104,8 @@ def test_greedy_generation_with_cache_without_and_in_transformers(tmp_path):
     cached = ours.generate(idx, 200, temperature=0)
     assert cached.shape == (2, 209) and torch.equal(cached[:, :9], idx)
     assert torch.equal(cached, ours.generate(idx, 200, temperature=0, use_cache=False))
-    theirs = hf.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=200, do_sample=False, eos_token_id=None, pad_token_id=0)
+    theirs = hf.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=200, do_sample=False,
+                         eos_token_id=None, pad_token_id=0)
     assert torch.equal(cached, theirs)
 
 
@@ -156,8 +158,9 @@ def test_sampling_respects_top_k_top_p_and_the_seed():
     assert set(draw(top_k=3, temperature=0.05).tolist()) <= set(order[:3].tolist())
     assert set(draw(top_k=1).tolist()) == {order[0].item()}
     assert set(draw(top_p=1e-6).tolist()) == {order[0].item()}
-    counts = torch.bincount(model.generate(torch.zeros(20000, 1, dtype=torch.long), 1, generator=torch.Generator().manual_seed(1))[:, 1],
-                            minlength=101) / 20000
+    counts = torch.bincount(
+        model.generate(torch.zeros(20000, 1, dtype=torch.long), 1, generator=torch.Generator().manual_seed(1))[:, 1],
+        minlength=101) / 20000
     expected = model(idx[:1])[0][0, -1].softmax(-1)
     assert (counts - expected).abs().max() < 0.01
 
@@ -187,8 +190,9 @@ def test_nanogpt_checkpoint(tmp_path):
 def test_what_is_no_gpt2_is_refused_with_a_reason(tmp_path):
     random_hf(SHAPES[1]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, word in ((dict(activation_function="relu"), "activation_function"), (dict(model_type="llama"), "model_type"),
-                         (dict(n_inner=99), "n_inner"), (dict(layer_norm_epsilon=1e-3), "layer_norm_epsilon"),
+    for change, word in ((dict(activation_function="relu"), "activation_function"),
+                         (dict(model_type="llama"), "model_type"), (dict(n_inner=99), "n_inner"),
+                         (dict(layer_norm_epsilon=1e-3), "layer_norm_epsilon"),
                          (dict(n_layer=2), "do not fit"), (dict(n_head=5), "multiple")):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=word):

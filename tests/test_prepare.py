@@ -7,27 +7,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import SHARED, run
 
 import data
 import prepare
-from conftest import SHARED, run
 
 HTML = "<html><body><p>Item 1. Business</p><p>Blorvex Ltd. makes widgets number {}.</p></body></html>"
 
 
 def digests(folder):
-    return {f: hashlib.sha256(open(os.path.join(folder, f), "rb").read()).hexdigest() for f in sorted(os.listdir(folder))}
+    return {f: hashlib.sha256(open(os.path.join(folder, f), "rb").read()).hexdigest()
+            for f in sorted(os.listdir(folder))}
 
 
 def build(tmp_path, *paths, out="out", **flags):
     flags = {"tokenizer": "bpe:300", "val_fraction": 0.2, "workers": 1} | flags
-    done = run("prepare.py", "corpus", *paths, "--out", tmp_path / out, *[w for k, v in flags.items() for w in (f"--{k}", v)])
+    done = run("prepare.py", "corpus", *paths, "--out", tmp_path / out,
+               *[w for k, v in flags.items() for w in (f"--{k}", v)])
     return json.loads((tmp_path / out / "manifest.json").read_text()), done
 
 
 def texts(folder):
     d = data.TokenData(str(folder))
-    return {about["id"]: (about, d.tokenizer.decode(tokens)) for split in ("train", "val") for about, tokens in d.read_documents(split)}
+    return {about["id"]: (about, d.tokenizer.decode(tokens))
+            for split in ("train", "val") for about, tokens in d.read_documents(split)}
 
 
 def test_every_kind_of_input(tmp_path):
@@ -36,12 +39,13 @@ def test_every_kind_of_input(tmp_path):
     (inputs / "a.txt").write_text("plain text, first")
     (inputs / "b.md").write_text("# Heading\n\nmarkdown")
     (inputs / "deeper" / "c.html").write_text(HTML.format(1))
-    (inputs / "sub.txt").write_text("<SEC-DOCUMENT>0000000001-99-000001.txt\n<SEC-HEADER>\nACCESSION NUMBER:\t\t0000000001-99-000001\n"
-                                    "CONFORMED SUBMISSION TYPE:\t10-K\nFILER:\n\n\tCOMPANY DATA:\n\t\tCOMPANY CONFORMED NAME:\tBLORVEX LTD\n"
-                                    "\t\tCENTRAL INDEX KEY:\t\t0009999999\n</SEC-HEADER>\n<DOCUMENT>\n<TYPE>10-K\n<SEQUENCE>1\n<TEXT>\n"
-                                    "The whole year was quiet for the company and its widgets.\n</TEXT>\n</DOCUMENT>\n")
-    records = [{"text": "from jsonl"}, {"content": "under content"}, {"body": "under body", "id": "named"}, "a bare string",
-               {"text": HTML.format(2)}, {"nothing": 1}, {"text": "  "}, [1, 2]]
+    (inputs / "sub.txt").write_text(
+        "<SEC-DOCUMENT>0000000001-99-000001.txt\n<SEC-HEADER>\nACCESSION NUMBER:\t\t0000000001-99-000001\n"
+        "CONFORMED SUBMISSION TYPE:\t10-K\nFILER:\n\n\tCOMPANY DATA:\n\t\tCOMPANY CONFORMED NAME:\tBLORVEX LTD\n"
+        "\t\tCENTRAL INDEX KEY:\t\t0009999999\n</SEC-HEADER>\n<DOCUMENT>\n<TYPE>10-K\n<SEQUENCE>1\n<TEXT>\n"
+        "The whole year was quiet for the company and its widgets.\n</TEXT>\n</DOCUMENT>\n")
+    records = [{"text": "from jsonl"}, {"content": "under content"}, {"body": "under body", "id": "named"},
+               "a bare string", {"text": HTML.format(2)}, {"nothing": 1}, {"text": "  "}, [1, 2]]
     (inputs / "d.jsonl").write_text("\n".join(map(json.dumps, records)) + "\nnot json\n\n")
     pq.write_table(pa.table({"text": ["in parquet", None], "other": [1, 2]}), inputs / "e.parquet")
     (inputs / "latin.txt").write_bytes("caf\xe9 \x93quoted\x94".encode("latin-1"))
@@ -51,15 +55,16 @@ def test_every_kind_of_input(tmp_path):
     manifest, _ = build(tmp_path, inputs)
     found = texts(tmp_path / "out")
     got = {text for _, text in found.values()}
-    assert {"plain text, first", "# Heading\n\nmarkdown", "from jsonl", "under content", "under body", "a bare string", "in parquet",
-            "café “quoted”", "sixteen bits"} <= got
+    assert {"plain text, first", "# Heading\n\nmarkdown", "from jsonl", "under content", "under body",
+            "a bare string", "in parquet", "café “quoted”", "sixteen bits"} <= got
     assert any("makes widgets number 1" in t for t in got) and any("makes widgets number 2" in t for t in got)
     assert found["sub"][0]["cik"] == "0009999999" and found["sub"][0]["company"] == "BLORVEX LTD"
     assert found["named"][1] == "under body"
     reasons = {os.path.basename(s["path"]): s["reason"] for s in manifest["skipped"]}
     assert set(reasons) == {"d.jsonl", "e.parquet", "empty.txt", "image.png", "binary.txt", "noext"}
     assert sum(s.get("records", 0) for s in manifest["skipped"] if s["path"].endswith("d.jsonl")) == 4
-    assert {os.path.basename(s["path"]) for s in manifest["sources"]} >= {"a.txt", "b.md", "c.html", "sub.txt", "d.jsonl", "e.parquet"}
+    assert {os.path.basename(s["path"]) for s in manifest["sources"]} >= {
+        "a.txt", "b.md", "c.html", "sub.txt", "d.jsonl", "e.parquet"}
     for s in manifest["sources"]:
         assert s["sha256"] == data.file_sha256(s["path"])
 
@@ -67,7 +72,8 @@ def test_every_kind_of_input(tmp_path):
 def test_the_edgar_parquet_schema_and_a_corrupt_shard(tmp_path):
     filers = [json.dumps({"company": f"BLORVEX {w} INC", "CIK": str(9000000 + i), "SIC": "3711", "state": "DE"})
               for i, w in enumerate(("ALPHA", "BETA", "GAMMA", "DELTA"))]
-    table = pa.table({"content": [HTML.format(i) for i in range(4)], "text": ["clean text zero", None, "", "clean text three"],
+    table = pa.table({"content": [HTML.format(i) for i in range(4)],
+                      "text": ["clean text zero", None, "", "clean text three"],
                       "metadata_accession-number": [f"000000000{i}-23-00000{i}" for i in range(4)],
                       "metadata_filing-date": ["20230105"] * 4, "metadata_period": ["20221231"] * 4,
                       "metadata_filer": filers, "metadata_documents": ["[]"] * 4})
@@ -82,10 +88,12 @@ def test_the_edgar_parquet_schema_and_a_corrupt_shard(tmp_path):
     manifest, _ = build(tmp_path, tmp_path / "in")
     found = texts(tmp_path / "out")
     about, text = found["0000000000-23-000000"]
-    assert text == "clean text zero" and about["cik"] == "0009000000" and about["company"] == "BLORVEX ALPHA INC" and about["sic"] == "3711"
+    assert (text == "clean text zero" and about["cik"] == "0009000000"
+            and about["company"] == "BLORVEX ALPHA INC" and about["sic"] == "3711")
     assert about["filed"] == "20230105" and "makes widgets number 1" in found["0000000001-23-000001"][1]
     reasons = {os.path.basename(s["path"]): s["reason"] for s in manifest["skipped"]}
-    assert "damaged parquet" in reasons["truncated.parquet"] and "flipped.parquet" in reasons and "no text column" in reasons["no_text.parquet"]
+    assert ("damaged parquet" in reasons["truncated.parquet"] and "flipped.parquet" in reasons
+            and "no text column" in reasons["no_text.parquet"])
 
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path, filings, monkeypatch):
@@ -102,7 +110,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path, filings, monkeypa
 
 def test_jsonl_parts_read_every_line_once(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text("".join(json.dumps({"text": "é" * (i % 40) + f"line {i}"}, ensure_ascii=False) + "\n" for i in range(200)))
+    path.write_text("".join(json.dumps({"text": "é" * (i % 40) + f"line {i}"}, ensure_ascii=False) + "\n"
+                            for i in range(200)))
     size = path.stat().st_size
     whole = [d["text"] for d in prepare.read_jsonl(str(path), (0, size))]
     assert len(whole) == 200
@@ -118,19 +127,22 @@ def test_companies_never_straddle_the_split(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
     manifest, _ = build(tmp_path, tmp_path / "x.jsonl")
     d = data.TokenData(str(tmp_path / "out"))
-    sides = {split: {d.tokenizer.decode(t).split()[1] for _, t in d.read_documents(split)} for split in ("train", "val")}
+    sides = {split: {d.tokenizer.decode(t).split()[1] for _, t in d.read_documents(split)}
+             for split in ("train", "val")}
     assert not sides["train"] & sides["val"] and len(sides["val"]) >= 4
     assert manifest["splits"]["val"]["companies"] == len(sides["val"])
 
 
 def test_exact_duplicates_go_and_end_of_text_stands_between_documents(tmp_path):
-    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ("one", "two", "one", "three", "four <|endoftext|> five")))
+    (tmp_path / "x.jsonl").write_text("\n".join(
+        json.dumps({"text": t}) for t in ("one", "two", "one", "three", "four <|endoftext|> five")))
     manifest, _ = build(tmp_path, tmp_path / "x.jsonl", val_fraction=0)
     assert manifest["exact_duplicates_dropped"] == 1
     d = data.TokenData(str(tmp_path / "out"))
     tokens = d.shards["train"][0]
     assert (tokens == d.tokenizer.end_of_text).sum() == 4 == manifest["splits"]["train"]["documents"]
-    assert {d.tokenizer.decode(t) for _, t in d.read_documents("train")} == {"one", "two", "three", "four <|endoftext|> five"}
+    assert {d.tokenizer.decode(t) for _, t in d.read_documents("train")} == {
+        "one", "two", "three", "four <|endoftext|> five"}
     starts = np.load(tmp_path / "out" / "train-00000.docs.npy")
     assert starts[0] == 0 and (tokens[starts[1:] - 1] == d.tokenizer.end_of_text).all()
 
@@ -144,9 +156,11 @@ def test_gpt2_tokenizer_offline(tmp_path):
     (tmp_path / "x.txt").write_text("Revenue rose.\n\nCosts fell.")
     command = ("prepare.py", "corpus", tmp_path / "x.txt", "--out", tmp_path / "out", "--val_fraction", 0)
     (tmp_path / "empty_cache").mkdir()
-    offline = {"TIKTOKEN_CACHE_DIR": str(tmp_path / "empty_cache"), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    offline = {"TIKTOKEN_CACHE_DIR": str(tmp_path / "empty_cache"),
+               "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     failed = run(*command, check=False, env=offline)
-    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "bpe:" in failed.stderr and not (tmp_path / "out").exists()
+    assert (failed.returncode == 2 and failed.stderr.count("\n") == 1 and "bpe:" in failed.stderr
+            and not (tmp_path / "out").exists())
     if not (SHARED / "tiktoken").exists():
         pytest.skip("GPT-2's vocabulary is not at hand (../shared/tiktoken)")
     run(*command, env=offline | {"TIKTOKEN_CACHE_DIR": str(SHARED / "tiktoken")})

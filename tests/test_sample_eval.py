@@ -1,0 +1,109 @@
+"""sample.py and eval.py on a tiny run."""
+import html.parser
+import json
+import math
+
+import numpy as np
+import torch
+
+import checkpoint
+import data
+import eval as evaluation
+import sample
+from conftest import run
+
+
+def test_streams_one_checkpoint_and_repeats_itself(trained):
+    command = ("sample.py", trained, "--prompt", "Our business", "--max_new_tokens", 12, "--dtype", "float32")
+    first = run(*command)
+    assert first.stdout.startswith("Our business") and first.stdout == run(*command).stdout
+    assert first.stdout != run(*command, "--seed", 1).stdout
+
+
+def test_side_by_side(trained):
+    out = run("sample.py", trained, trained / "step-00000005", "--prompt", "Revenue", "--max_new_tokens", 8).stdout
+    assert "> Revenue" in out and " | " in out
+
+
+def test_a_file_of_prompts_becomes_jsonl(trained, tmp_path):
+    (tmp_path / "p.txt").write_text("Revenue\n\nItem 7. Management’s Discussion\n")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Revenue"}\n{"text": "Costs\\nrose"}\n')
+    for name, prompts in (("p.txt", ["Revenue", "Item 7. Management’s Discussion"]), ("p.jsonl", ["Revenue", "Costs\nrose"])):
+        run("sample.py", trained, "--prompts", tmp_path / name, "--out", tmp_path / "out.jsonl", "--max_new_tokens", 5)
+        lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [line["prompt"] for line in lines] == prompts and all(set(line) == {"checkpoint", "prompt", "text", "seed"} for line in lines)
+
+
+def test_greedy_text_does_not_depend_on_the_batch(trained):
+    model, tokenizer = sample.load(trained, "cpu", "float32")
+    prompts = ["Revenue", "Our business is subject to many risks, and", "I"]
+    together = sample.generate(model, tokenizer, prompts, 15, temperature=0)
+    assert together == [sample.generate(model, tokenizer, [p], 15, temperature=0)[0] for p in prompts]
+
+
+def test_a_stream_never_shows_half_a_character(trained):
+    _, tokenizer = checkpoint.load(trained)
+    shown = []
+    stream = sample.Stream(tokenizer, shown.append)
+    for token in tokenizer.encode("a’🙂b"):
+        stream(torch.tensor([int(token)]))
+    assert "".join(shown) == "a’🙂b" and all("\ufffd" not in s for s in shown)
+
+
+def test_windows_score_each_token_once():
+    for n, T in ((2, 8), (8, 8), (9, 8), (10, 8), (37, 8), (100, 7), (5, 1)):
+        rows = list(evaluation.windows(list(range(n)), T))
+        scored = torch.cat([y[y >= 0] for _, y in rows])
+        assert scored.tolist() == list(range(1, n)), (n, T)
+        assert all(len(x) == len(y) == T for x, y in rows)
+        for x, y in rows:
+            assert (y[y >= 0] == x[y >= 0] + 1).all()
+
+
+def test_scores_equal_a_plain_forward_pass(trained):
+    model, tokenizer = sample.load(trained, "cpu", "float32")
+    text = "Revenue increased."
+    ids = torch.tensor([[tokenizer.end_of_text, *tokenizer.encode(text).tolist()]])
+    assert ids.shape[1] <= 64
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(ids[:, :-1])[0][0], ids[0, 1:], reduction="sum").item()
+    (nats, tokens), = evaluation.score(model, tokenizer, [text], torch.device("cpu"))
+    assert tokens == ids.shape[1] - 1 and abs(nats - expected) < 1e-3
+
+
+def test_bootstrap_covers_the_mean_and_shrinks():
+    rng = np.random.default_rng(0)
+    size = rng.integers(100, 10_000, 400).astype(float)
+    bits = size * rng.normal(1.1, 0.1, 400)
+    low, high = evaluation.bootstrap(bits, size)
+    few = evaluation.bootstrap(bits[:20], size[:20])
+    assert low < bits.sum() / size.sum() < high and high - low < few[1] - few[0]
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_report(trained, corpus, tmp_path):
+    prompt = "<script>alert(1)</script>"
+    done = run("eval.py", trained, "--baseline", trained / "step-00000005", "--data", corpus, "--out", tmp_path / "report", "--max_bytes", 60000,
+               "--prompt", prompt, "--max_new_tokens", 5)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    ours, early, xz = report["models"]
+    assert ours["bits_per_byte"] < early["bits_per_byte"] and early["difference"] > 0 and xz["bits_per_byte"] > 0.5
+    for m in report["models"]:
+        assert m["interval_95"][0] <= m["bits_per_byte"] <= m["interval_95"][1]
+    assert abs(ours["perplexity"] - math.exp(ours["loss"])) < 1e-6
+    d = data.TokenData(str(corpus))
+    scored = [len(d.tokenizer.decode(t).encode()) for a, t in d.read_documents("val") if a["id"] in report["document_ids"]]
+    assert report["bytes"] == sum(scored)
+    page = (tmp_path / "report" / "report.html").read_text()
+    tags = Tags(page).tags
+    assert not [t for t, _ in tags if t in ("script", "link")] and "&lt;script&gt;" in page
+    assert all(a["src"].startswith("data:") for t, a in tags if t == "img") and "report.html" in done.stdout

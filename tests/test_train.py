@@ -1,0 +1,194 @@
+"""train.py as a user runs it: exact resume, ranks, schedules, optimizers, the guard, checkpoints."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import checkpoint
+import train
+from conftest import ROOT, TINY, run
+from model import GPT, GPTConfig
+
+EXACT = ["--dtype", "float32", "--seed", "5"]
+
+
+def log_of(out):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+
+
+def losses(out):
+    return [line["train_loss"] for line in log_of(out) if "train_loss" in line]
+
+
+def same_checkpoint(a, b):
+    for name in ("model.safetensors", "train_state.safetensors"):
+        x, y = load_file(os.path.join(a, name)), load_file(os.path.join(b, name))
+        assert x.keys() == y.keys()
+        assert all(torch.equal(x[k], y[k]) for k in x), name
+
+
+def test_a_run_learns_and_is_a_hugging_face_model(trained, corpus):
+    seen = losses(trained)
+    assert len(seen) == 10 and seen[-1] < seen[0] - 0.1
+    entry = json.loads((trained / "log.jsonl").read_text().splitlines()[-1])
+    assert {"step", "tokens", "val_loss", "val_perplexity", "val_bpb"} <= set(entry)
+    assert {"train_loss", "tokens_per_second", "lr", "grad_norm"} <= set(json.loads((trained / "log.jsonl").read_text().splitlines()[1]))
+    assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
+    theirs, tokenizer = AutoModelForCausalLM.from_pretrained(trained).eval(), AutoTokenizer.from_pretrained(trained)
+    ours, our_tokenizer = checkpoint.load(trained)
+    ids = tokenizer("Revenue increased 8.3%.")["input_ids"]
+    assert ids == our_tokenizer.encode("Revenue increased 8.3%.").tolist()
+    with torch.no_grad():
+        assert (theirs(torch.tensor([ids])).logits - ours.eval()(torch.tensor([ids]))[0]).abs().max() < 1e-4
+    assert theirs.config.eos_token_id == our_tokenizer.end_of_text == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("flags", [["--optimizer", "adamw"], ["--optimizer", "muon", "--schedule", "wsd", "--dropout", "0.1"]],
+                         ids=["adamw", "muon-wsd-dropout"])
+def test_resume_is_exact(corpus, tmp_path, flags):
+    base = ["--data", corpus, "--steps", 12, *TINY, *EXACT, *flags]
+    run("train.py", *base, "--out", tmp_path / "whole")
+    # stop after five steps by SIGTERM-like means: a shorter copy of the same schedule is not the same run, so interrupt it
+    process = subprocess.Popen([sys.executable, "-u", "train.py", *map(str, base), "--out", str(tmp_path / "parts")], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step      7/"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() in (143, 0)
+    stopped = checkpoint.steps(tmp_path / "parts")[-1]
+    assert stopped < 12
+    done = run("train.py", "--out", tmp_path / "parts", "--resume")  # the other flags come from the checkpoint
+    assert f"at step {stopped}" in done.stdout
+    same_checkpoint(checkpoint.resolve(tmp_path / "whole"), checkpoint.resolve(tmp_path / "parts"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def kill_and_compare(corpus, tmp_path, kills, steps, rng):
+    """Run with kill -9 at random moments until done; the result must equal that of an undisturbed run, bit for bit."""
+    base = ["--data", corpus, "--steps", steps, *TINY, *EXACT, "--optimizer", "muon"]
+    base[base.index("--save_every") + 1] = 1  # most of the time is spent writing checkpoints
+    began = time.time()
+    run("train.py", *base, "--out", tmp_path / "whole")
+    duration = time.time() - began
+    out, command = tmp_path / "killed", [sys.executable, "train.py", *map(str, base), "--out", str(tmp_path / "killed"), "--resume"]
+    killed, in_write = 0, 0
+    while killed < kills:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if killed % 2:  # in the middle of a checkpoint write
+            until = time.time() + 60
+            while process.poll() is None and time.time() < until and not (out.exists() and any(n.startswith("writing-") for n in os.listdir(out))):
+                time.sleep(0.001)
+            time.sleep(rng.random() * 0.01)
+        else:
+            time.sleep(duration * (0.3 + 0.5 * rng.random()))
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.returncode in (0, -9), process.stderr.read()
+        killed += 1
+        in_write += out.exists() and any(n.startswith("writing-") for n in os.listdir(out))
+        if process.returncode == 0 and checkpoint.steps(out)[-1] == steps:  # finished: start over from an early point
+            for name in checkpoint.steps(out)[1:]:
+                os.rename(checkpoint.step_directory(out, name), tmp_path / f"gone-{killed}-{name}")
+        if checkpoint.steps(out):
+            GPT.from_pretrained(checkpoint.resolve(out))  # whatever is there is whole
+    run(*command[1:])
+    same_checkpoint(checkpoint.resolve(tmp_path / "whole"), checkpoint.resolve(out))
+    assert losses(tmp_path / "whole") == losses(out)
+    return in_write
+
+
+def test_kill_minus_nine_a_few_times(corpus, tmp_path):
+    kill_and_compare(corpus, tmp_path, kills=3, steps=15, rng=random.Random(0))
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_at_twenty_random_moments(corpus, tmp_path):
+    assert kill_and_compare(corpus, tmp_path, kills=20, steps=60, rng=random.Random(1)) >= 1
+
+
+def test_two_ranks_and_any_accumulation_give_the_same_losses(corpus, tmp_path):
+    base = ["--data", corpus, "--steps", 8, *TINY, *EXACT]
+    run("train.py", *base, "--out", tmp_path / "one")
+    run("train.py", *base, "--out", tmp_path / "accumulated", "--micro_batch", 1)
+    run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *base, "--out", tmp_path / "two")
+    expected = log_of(tmp_path / "one")
+    for other in ("accumulated", "two"):
+        for a, b in zip(expected, log_of(tmp_path / other), strict=True):
+            assert a["step"] == b["step"]
+            for key in ("train_loss", "val_loss", "val_bpb"):
+                assert key not in a or abs(a[key] - b[key]) <= 1e-5 * a[key], (other, a, b)
+
+
+def test_two_ranks_stop_together_and_resume(corpus, tmp_path):
+    base = ["--data", corpus, "--steps", 400, *TINY, *EXACT]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *map(str, base),
+               "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    for line in process.stdout:
+        if line.startswith("step      6/"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() != 0
+    assert checkpoint.steps(tmp_path / "run")[-1] >= 5
+
+
+def test_continued_pretraining_starts_where_the_other_run_ended(trained, corpus, tmp_path):
+    run("train.py", "--data", corpus, "--out", tmp_path / "more", "--init", trained, "--steps", 2, "--batch_tokens", 512, "--lr", 1e-4,
+        "--eval_tokens", 2048)
+    assert abs(log_of(tmp_path / "more")[0]["val_loss"] - log_of(trained)[-1]["val_loss"]) < 0.02
+
+
+def test_newest_and_best_checkpoints_are_kept(corpus, tmp_path):
+    out = tmp_path / "run"
+    flags = TINY.copy()
+    flags[flags.index("--eval_every") + 1] = "4"
+    flags[flags.index("--save_every") + 1] = "3"
+    run("train.py", "--data", corpus, "--out", out, "--steps", 17, *flags, "--keep", 2, "--lr", 0.05)  # too hot: the best is early
+    best = json.loads((out / "best.json").read_text())
+    kept = checkpoint.steps(out)
+    assert kept[-1] == 17 and best["step"] in kept and len(kept) <= 3
+    assert os.readlink(out / "latest") == "step-00000017" and not [n for n in os.listdir(out) if n.startswith(("writing", "deleting"))]
+
+
+def test_non_finite_steps_are_skipped_named_and_then_stop_the_run(corpus, tmp_path):
+    done = run("train.py", "--data", corpus, "--out", tmp_path / "hot", "--steps", 50, *TINY, "--lr", "1e30", "--warmup_steps", 0,
+               "--grad_clip", 0, check=False)
+    assert done.returncode == 2 and "lower --lr" in done.stderr and done.stderr.count("\n") == 1
+    entries = [e for e in log_of(tmp_path / "hot") if "skipped" in e]
+    assert len(entries) == 5 and entries[-1]["skipped"] == 5 and all(e["documents"] for e in entries)
+
+
+def test_schedules():
+    args = train.flags().parse_args(["--data", "d", "--out", "o", "--steps", "100", "--warmup_steps", "10", "--min_lr", "0.1"])
+    cosine = [train.learning_rate(s, args) for s in range(101)]
+    assert cosine[0] == pytest.approx(1 / 11) and cosine[10] == 1 and cosine[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(cosine[10:], cosine[11:], strict=False))
+    args.schedule, args.decay_fraction = "wsd", 0.2
+    wsd = [train.learning_rate(s, args) for s in range(101)]
+    assert wsd[10:81] == [1.0] * 71 and wsd[90] == pytest.approx(0.55) and wsd[100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices(kind):
+    model = GPT(GPTConfig(101, 32, 2, 2, 16))
+    args = train.flags().parse_args(["--data", "d", "--out", "o", "--optimizer", kind, "--lr", "1e-3"])
+    optimizers = train.make_optimizers(model, args, torch.device("cpu"))
+    owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert len(owned) == len(set(owned)) == len(list(model.parameters()))
+    if kind == "muon":
+        assert {p.shape for g in optimizers[1].param_groups for p in g["params"]} == {(48, 16), (16, 16), (64, 16), (16, 64)}
+    decayed = {p for o in optimizers for g in o.param_groups if g["weight_decay"] for p in g["params"]}
+    assert decayed == {p for p in model.parameters() if p.dim() == 2}
+
+
+def test_an_unknown_gpu_has_no_peak():
+    assert train.peak_flops(torch.device("cpu")) is None
