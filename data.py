@@ -138,6 +138,10 @@ class Tokenizer:
         with open(os.path.join(directory, "tokenizer_config.json"), "w") as f:
             json.dump(config, f, indent=2)
 
+    def same_as(self, other):
+        """Do both give the same ids? The text of two tokenizer.json may differ (another version, hub or tiktoken)."""
+        return all(a == b for a, b in zip(meaning(self.spec), meaning(other.spec), strict=True))
+
     @property
     def slow(self):
         if self._slow is None:
@@ -181,6 +185,14 @@ def vocabulary(spec):
     vocab = spec["model"]["vocab"]
     # unigram models: a list
     return vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
+
+
+def meaning(spec):
+    """What decides the ids: every token's, the merges in order, and how text is cut up before."""
+    added = {t["content"]: t["id"] for t in spec.get("added_tokens", [])}
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in spec["model"].get("merges", [])]
+    split = spec.get("pre_tokenizer") or {}
+    return vocabulary(spec) | added, merges, {k: v for k, v in split.items() if k not in ("trim_offsets", "use_regex")}
 
 
 def to_chars(token):

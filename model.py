@@ -60,7 +60,8 @@ class Attention(nn.Module):
 
     def forward(self, x, cache=None, start=0, mask=None):
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        # (B, H, T, D) each
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
         if cache is not None:  # write the new keys and values, then look at everything written so far
             cache[0][:, :, start : start + T] = k
             cache[1][:, :, start : start + T] = v
@@ -99,10 +100,10 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
     sum of cross_entropy(x @ weight.T, targets) over the rows with targets >= 0, without ever holding all the logits.
 
-    For B·T = 16,384 rows and V = 50,257 the float32 logits alone are 3.3 GB, and autograd keeps them and their gradient.
-    But the gradient of the loss with respect to the logits, softmax - onehot, is known as soon as the logits are. So we
-    take the rows in chunks, turn each chunk's logits into their gradient in place, multiply it into the gradients of x
-    and weight right away, and forget it. Same FLOPs as the plain way; memory for one chunk.
+    For B·T = 16,384 rows and V = 50,257 the float32 logits alone are 3.3 GB, and autograd keeps them and their
+    gradient. But the gradient of the loss with respect to the logits, softmax - onehot, is known as soon as the logits
+    are. So we take the rows in chunks, turn each chunk's logits into their gradient in place, multiply it into the
+    gradients of x and weight right away, and forget it. Same FLOPs as the plain way; memory for one chunk.
 
     x (N, C) any float dtype; weight (V, C) float32; targets (N,) int64. Returns a float32 scalar.
     """
@@ -145,7 +146,8 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss):
         grad_x, grad_w = ctx.saved_tensors
-        return (None if grad_x is None else grad_x * grad_loss, None if grad_w is None else grad_w * grad_loss, None, None)
+        return (None if grad_x is None else grad_x * grad_loss,
+                None if grad_w is None else grad_w * grad_loss, None, None)
 
 
 class GPT(nn.Module):
@@ -169,12 +171,16 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self, T=None):
-        """Training FLOPs per token, forward and backward: 6 per matmul weight plus attention (PaLM, 2022, appendix B)."""
+        """
+        Training FLOPs per token, forward and backward: 6 per matmul weight plus attention (PaLM, 2022, appendix B).
+        """
         c, T = self.config, T or self.config.block_size
         return 6 * (self.num_params() - self.wpe.weight.numel()) + 12 * c.n_layer * c.n_embd * T
 
     def hidden(self, idx, caches=None, start=0, mask=None, positions=None):
-        """idx (B, T) -> the last layer's normalised states (B, T, C). With caches, idx continues at position `start`."""
+        """
+        idx (B, T) -> the last layer's normalised states (B, T, C). With caches, idx continues at position `start`.
+        """
         B, T = idx.shape
         if start + T > self.config.block_size:
             raise ValueError(f"{start + T} tokens do not fit the model's block_size of {self.config.block_size}")
@@ -187,9 +193,9 @@ class GPT(nn.Module):
 
     def forward(self, idx, targets=None, reduction="mean", return_logits=False):
         """
-        idx (B, T) int64 -> (logits, loss). Without targets: logits (B, T, V), loss None. With targets (B, T) int64, -100
-        where nothing is to be learnt: the mean ("sum": the sum) of the token losses in nats, and logits None unless asked
-        for, because the loss does not need them all at once.
+        idx (B, T) int64 -> (logits, loss). Without targets: logits (B, T, V), loss None. With targets (B, T) int64,
+        -100 where nothing is to be learnt: the mean ("sum": the sum) of the token losses in nats, and logits None
+        unless asked for, because the loss does not need them all at once.
         """
         x = self.hidden(idx)
         if targets is None:
@@ -204,7 +210,8 @@ class GPT(nn.Module):
 
     def loss_of(self, x, targets):
         """The sum of the token losses in nats for normalised states x (B, T, C) and targets (B, T)."""
-        return LinearCrossEntropy.apply(x.reshape(-1, x.shape[-1]), self.wte.weight, targets.reshape(-1), self.chunk_rows())
+        return LinearCrossEntropy.apply(x.reshape(-1, x.shape[-1]), self.wte.weight, targets.reshape(-1),
+                                        self.chunk_rows())
 
     def set_dropout(self, p):
         self.config.dropout = p
@@ -213,8 +220,8 @@ class GPT(nn.Module):
 
     def chunk_rows(self):
         """Rows of logits to hold at a time: about 2^28 floats (1 GB) on a GPU; on a CPU, what stays near the cache."""
-        floats = 2**28 if self.wte.weight.is_cuda else 2**24
-        return max(64, floats // self.config.vocab_size // 64 * 64)
+        floats = 2**28 if self.wte.weight.is_cuda else 2**22
+        return max(256, floats // self.config.vocab_size // 64 * 64)
 
     # ------------------------------------------------------------------------------------------------------------------
     # generation
@@ -286,8 +293,9 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(cls, path_or_name, dropout=0.0):
         """
-        Load a Hugging Face GPT-2 (a directory, or a hub id such as "openai-community/gpt2", downloaded once) or a nanoGPT
-        ckpt.pt. Raises FileNotFoundError when there is no such model, ValueError when it is damaged or no GPT-2.
+        Load a Hugging Face GPT-2 (a directory, or a hub id such as "openai-community/gpt2", downloaded once) or a
+        nanoGPT ckpt.pt. Raises FileNotFoundError when there is no such model, ValueError when it is damaged or no
+        GPT-2.
         """
         path = str(path_or_name)
         if path.endswith(".pt"):
@@ -306,7 +314,8 @@ class GPT(nn.Module):
         head = state.pop("lm_head.weight", None)
         if head is not None and "wte.weight" in state and not torch.equal(head, state["wte.weight"]):
             raise ValueError(f"{directory} has an output head of its own; only GPT-2's tied head is supported")
-        state = {k: v for k, v in state.items() if not k.endswith((".attn.bias", ".attn.masked_bias"))}  # old mask buffers
+        state = {k: v for k, v in state.items()
+                 if not k.endswith((".attn.bias", ".attn.masked_bias"))}  # old mask buffers
         bias = hf.get("bias", True)
         if not bias:
             state = {k: v for k, v in state.items() if not k.endswith(".bias")}  # zeros, written for transformers
@@ -323,7 +332,8 @@ class GPT(nn.Module):
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             state, args = checkpoint["model"], checkpoint["model_args"]
-        except Exception as e:  # torch.load has no error class of its own: zip, pickle, key and type errors all mean this
+        except Exception as e:
+            # torch.load has no error class of its own: zip, pickle, key and type errors all mean this
             raise ValueError(f"{path} is not a nanoGPT checkpoint ({type(e).__name__})") from None
         # names of compiled models carry a prefix, and nanoGPT keeps lm_head beside the wte it is tied to
         state = {k.removeprefix("_orig_mod.").removeprefix("transformer."): v.float() for k, v in state.items()}
@@ -343,22 +353,25 @@ class GPT(nn.Module):
         unknown = sorted(state.keys() - expected.keys())
         wrong = [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
         if missing or unknown or wrong:
-            what = f"missing {missing[:3]}" if missing else f"unknown {unknown[:3]}" if unknown else f"misshapen {wrong[:3]}"
+            what = (f"missing {missing[:3]}" if missing else
+                    f"unknown {unknown[:3]}" if unknown else f"misshapen {wrong[:3]}")
             raise ValueError(f"the weights in {where} do not fit its config: {what}")
         model.load_state_dict({k: v.float().contiguous() for k, v in state.items()}, assign=True)
         return model
 
     def save_pretrained(self, directory, tokenizer=None):
         """
-        Write config.json, generation_config.json and model.safetensors (float32) so that transformers, vLLM and llama.cpp
-        load them: linears transposed to the Conv1D orientation, biases present even where ours has none (zeros).
+        Write config.json, generation_config.json and model.safetensors (float32) so that transformers, vLLM and
+        llama.cpp load them: linears transposed to the Conv1D orientation, biases present even where ours has none
+        (zeros).
         tokenizer: a data.Tokenizer to write beside it; without one, that of the directory this model was loaded from.
         """
         os.makedirs(directory, exist_ok=True)
         end = tokenizer.end_of_text if tokenizer else self.end_of_text()
         c = self.config
-        hf = dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], vocab_size=c.vocab_size, n_positions=c.block_size,
-                  n_ctx=c.block_size, n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head, n_inner=None,
+        hf = dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], vocab_size=c.vocab_size,
+                  n_positions=c.block_size, n_ctx=c.block_size,
+                  n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head, n_inner=None,
                   activation_function="gelu_new", layer_norm_epsilon=1e-5, initializer_range=0.02, bias=c.bias,
                   embd_pdrop=c.dropout, attn_pdrop=c.dropout, resid_pdrop=c.dropout, tie_word_embeddings=True,
                   scale_attn_weights=True, bos_token_id=end, eos_token_id=end, torch_dtype="float32")
@@ -370,13 +383,15 @@ class GPT(nn.Module):
                 state["transformer." + name[:-6] + "bias"] = torch.zeros(tensor.shape[0])
         save_file(state, os.path.join(directory, "model.safetensors.tmp"), metadata={"format": "pt"})
         os.replace(os.path.join(directory, "model.safetensors.tmp"), os.path.join(directory, "model.safetensors"))
-        for name, content in (("config.json", hf), ("generation_config.json", dict(bos_token_id=end, eos_token_id=end))):
+        for name, content in (("config.json", hf),
+                              ("generation_config.json", dict(bos_token_id=end, eos_token_id=end))):
             with open(os.path.join(directory, name), "w") as f:
                 json.dump(content, f, indent=2)
         if tokenizer:
             tokenizer.save(directory)
         elif self.origin and os.path.realpath(self.origin) != os.path.realpath(directory):
-            for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
+            for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+                         "special_tokens_map.json"):
                 if os.path.exists(os.path.join(self.origin, name)):
                     shutil.copy(os.path.join(self.origin, name), directory)
 
@@ -407,7 +422,8 @@ def sample_token(logits, temperature, top_k, top_p, generator):
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p is not None and top_p < 1:
         values, order = logits.sort(descending=True)
-        before = values.softmax(-1).cumsum(-1) - values.softmax(-1)  # the mass ahead of each token: the first always stays
+        # the mass ahead of each token: the first always stays
+        before = values.softmax(-1).cumsum(-1) - values.softmax(-1)
         logits = logits.masked_fill((before >= top_p).scatter(1, order, before >= top_p), -math.inf)
     # argmax of p / Exp(1) noise is a draw from p: multinomial without its wait for the device (Gumbel's trick)
     noise = torch.empty_like(logits).exponential_(generator=generator)
@@ -420,8 +436,9 @@ def is_conv1d(name):
 
 
 def check_is_gpt2(hf, directory):
-    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
-                "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False, "tie_word_embeddings": True}
+    expected = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+                "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
+                "add_cross_attention": False, "tie_word_embeddings": True}
     for key, value in expected.items():
         if hf.get(key, value) != value:
             raise ValueError(f"{directory} has {key} = {hf[key]!r}; only GPT-2's own, {value!r}, is supported")
@@ -461,4 +478,5 @@ def download(name):
         return snapshot_download(name, allow_patterns=patterns)
     except Exception as e:  # no network, no such repository, gated, bad name: the hub has a class for each
         raise FileNotFoundError(f"{name} is no directory here, and the Hugging Face hub did not give it "
-                                f"({type(e).__name__}); name a checkpoint directory, or check the id and the network") from None
+                                f"({type(e).__name__}); name a checkpoint directory, "
+                                "or check the id and the network") from None

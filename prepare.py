@@ -24,6 +24,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 
 import numpy as np
@@ -51,7 +52,8 @@ def read_text(path, part):
     with open(path, "rb") as f:
         raw = f.read()
     name = os.path.basename(path)
-    if path.lower().endswith((".htm", ".html", ".nc")) or edgar.looks_like_filing(raw[:4096].decode("latin-1")):
+    markup = path.lower().endswith((".htm", ".html", ".nc"))
+    if markup or (not path.lower().endswith(".md") and edgar.looks_like_filing(raw[:4096].decode("latin-1"))):
         yield edgar.parse_filing(raw, os.path.splitext(name)[0])
         return
     if b"\0" in raw[:4096] and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -202,6 +204,10 @@ def tasks_of(path):
     ending = os.path.splitext(path)[1].lower()
     if ending not in READERS:
         raise Skip(f"files of type {ending or 'without an ending'} are not read")
+    if not os.path.isfile(path):
+        raise Skip("not a regular file")
+    if not os.access(path, os.R_OK):
+        raise Skip("no permission to read it")
     if os.path.getsize(path) == 0:
         raise Skip("empty file")
     if READERS[ending] is read_jsonl:
@@ -301,19 +307,53 @@ def companies(places):
 def hold_out(places, fraction, seed):
     """A boolean per document: whole companies, in the order of a hash, until they hold this fraction of the bytes."""
     group = companies(places)
+    if len(np.unique(group)) == 1:
+        group = places["text"]  # a single company: its documents, which is all the separation there can be
     unique, which = np.unique(group, return_inverse=True)
+    if fraction == 0 or len(unique) < 2:
+        return np.zeros(len(places), dtype=bool)
     sizes = np.bincount(which, weights=places["size"])
     order = np.argsort([hash64(seed, "split", int(g)) for g in unique], kind="stable")
     target, held, chosen = fraction * sizes.sum(), 0.0, []
-    if fraction == 0 or len(unique) < 2:
-        return np.zeros(len(places), dtype=bool)
     for g in order:
         if held < target and held + sizes[g] <= 1.5 * target:  # a company too large for the rest stays in training
             chosen.append(g)
             held += sizes[g]
-    if not chosen:
-        chosen = [order[np.argmin(sizes[order])]]
-    return np.isin(which, chosen)
+    return np.isin(which, chosen or [np.argmin(sizes)])
+
+
+def cut_in_two(place, folder, fraction):
+    """The places of both parts of a single document, the last `fraction` of it cut off at the end of a paragraph."""
+    cut = int(place["size"][0] * (1 - fraction))
+    with open(os.path.join(folder, f"{place['task'][0]}.txt"), "rb") as f:
+        f.seek(int(place["offset"][0]) + cut)
+        rest = f.read(int(place["size"][0]) - cut)
+    for separator in (b"\n\n", b"\n", b" "):
+        if 0 <= rest.find(separator) < len(rest) - len(separator):
+            cut += rest.find(separator) + len(separator)
+            parts = np.repeat(place, 2)
+            parts["size"] = cut, place["size"][0] - cut
+            parts["offset"][1] += cut
+            return parts
+    return place
+
+
+def plan(found, args, folder):
+    """(places in shuffled order, a boolean per place: held out?, duplicates dropped, the split policy in words)."""
+    _, first = np.unique(found["text"], return_index=True)
+    places = found[np.sort(first)]
+    places = places[np.argsort(places["order"], kind="stable")]
+    held = hold_out(places, args.val_fraction, args.seed)
+    share = f"until {args.val_fraction:.2%} of the bytes are held out"
+    policy = ("whole companies (joined by CIK or name; a document of no known company is its own), "
+              f"in the order of a seeded hash, {share}")
+    if len(places) == 1 and args.val_fraction:
+        places = cut_in_two(places, folder, args.val_fraction)
+        held = np.array([False, True])[: len(places)]
+        policy = f"the end of the only document, {args.val_fraction:.2%} of its bytes"
+    elif len(np.unique(companies(places))) == 1:
+        policy = f"documents of the only company, so the split shares its habits, {share}"
+    return places, held, len(found) - len(first), policy if held.any() else "no validation split"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -327,8 +367,8 @@ def encode_documents(folder, places, tokenizer_json):
     if WORKER.get("json") != tokenizer_json:
         WORKER.update(json=tokenizer_json, tokenizer=data.Tokenizer(json.loads(tokenizer_json), "spool"))
     tokenizer = WORKER["tokenizer"]
-    return [(np.append(tokenizer.encode(text), tokenizer.dtype(tokenizer.end_of_text)), about)
-            for text, about in read_spool(folder, places)]
+    end = tokenizer.dtype(tokenizer.end_of_text)
+    return [(np.append(tokenizer.encode(text), end), about) for text, about in read_spool(folder, places)]
 
 
 def read_spool(folder, places):
@@ -338,7 +378,7 @@ def read_spool(folder, places):
             text = f.read(int(p["size"])).decode()
         with open(os.path.join(folder, f"{p['task']}.jsonl"), "rb") as f:
             f.seek(int(p["about"]))
-            yield text, json.loads(f.readline())
+            yield text, json.loads(f.readline()) | {"bytes": int(p["size"])}
 
 
 def batches(places, max_bytes=4 << 20, max_documents=1000):
@@ -399,19 +439,59 @@ def corpus(args):
     shutil.rmtree(work, ignore_errors=True)
     folder = os.path.join(work, "spool")
     os.makedirs(folder)
+    # workers leave Ctrl-C to the parent, which cancels what has not begun
+    pool = concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn"),
+                                                  initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
     try:
-        build(args, work, folder)
+        build(args, work, folder, pool)
+        pool.shutdown()
         shutil.rmtree(folder)
         if os.path.isdir(out):
             os.rmdir(out)
         os.rename(work, out)
+    except concurrent.futures.process.BrokenProcessPool:
+        shutil.rmtree(work, ignore_errors=True)
+        raise ValueError("a worker was killed, most likely for lack of memory; use fewer --workers") from None
     except BaseException:
+        pool.shutdown(cancel_futures=True)
         shutil.rmtree(work, ignore_errors=True)
         raise
-    print(f"wrote {out} in {time.time() - began:.0f} s; train on it with: python train.py --data {out} --out runs/NAME")
+    print(f"wrote {out} in {time.time() - began:.0f} s; train on it with: "
+          f"python train.py --data {out} --out runs/NAME")
 
 
-def build(args, work, folder):
+def build(args, work, folder, pool):
+    """Read, plan, encode, and write the manifest, all inside the folder `work`."""
+    found, sources, skipped = read_all(args, folder, pool)
+    if len(found) == 0:
+        raise ValueError(f"no readable document in {' '.join(args.paths)} "
+                         f"({skipped[0]['path']}: {skipped[0]['reason']})")
+    places, held, duplicates, policy = plan(found, args, folder)
+    print(f"{len(places):,} documents, {places['size'].sum() / 1e6:,.1f} MB of text; "
+          f"{duplicates:,} exact duplicates dropped")
+    tokenizer = choose_tokenizer(args.tokenizer, folder, places[~held])
+    check_tokenizer(tokenizer, folder, places[~held])
+    tokenizer.save(work)
+    splits = {split: encode_all(split, places[chosen], tokenizer, args, work, folder, pool)
+              for split, chosen in (("train", ~held), ("val", held))}
+    manifest = dict(
+        format_version=data.FORMAT_VERSION, kind="lm", tool=f"tenk {VERSION}",
+        tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size,
+                       end_of_text=tokenizer.end_of_text, dtype=np.dtype(tokenizer.dtype).name),
+        splits=splits, split_policy=policy, seed=args.seed,
+        command=dict(command="corpus", paths=args.paths, tokenizer=args.tokenizer, val_fraction=args.val_fraction,
+                     seed=args.seed, shard_tokens=args.shard_tokens, licence=args.licence),
+        exact_duplicates_dropped=duplicates, skipped=skipped, sources=sources)
+    with open(os.path.join(work, "manifest.json"), "w") as f:
+        json.dump(manifest, f, indent=1)
+    for split, s in splits.items():
+        print(f"{split:>6}: {s['tokens']:>13,} tokens  {s['documents']:>9,} documents  {s['companies']:>7,} companies"
+              f"  {s['bytes'] / max(1, s['tokens']):.2f} bytes/token")
+    print(f" split: {policy}")
+
+
+def read_all(args, folder, pool):
+    """Spool every input: (the PLACE array of all documents, a list of sources, a list of what was skipped and why)."""
     skipped, tasks, sources = [], [], {}
     for path in dict.fromkeys(list_inputs(args.paths)):
         try:
@@ -420,85 +500,45 @@ def build(args, work, folder):
             skipped.append(dict(path=path, reason=str(e)))
             continue
         modified = datetime.datetime.fromtimestamp(os.path.getmtime(path), datetime.timezone.utc).date().isoformat()
-        sources[path] = dict(path=path, bytes=os.path.getsize(path), modified=modified, documents=0,
-                             sha256="", licence=args.licence)
+        sources[path] = dict(path=path, bytes=os.path.getsize(path), modified=modified, documents=0, sha256="",
+                             licence=args.licence)
         tasks += parts
     if not tasks:
         first = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if skipped else ""
         raise ValueError(f"nothing to read in {' '.join(args.paths)}{first}; "
                          "name .txt .md .html .jsonl or .parquet files")
+    print(f"reading {len(sources):,} files with {args.workers} workers")
+    calls = ((i, path, part, folder, args.seed) for i, (path, part) in enumerate(tasks))
+    results = in_order(pool, spool, calls, 4 * args.workers)
+    found = []
+    for (path, _), (places, skips) in zip(tasks, tqdm(results, total=len(tasks), unit="task", disable=None),
+                                          strict=True):
+        found.append(places)
+        sources[path]["documents"] += len(places)
+        skipped += [dict(path=path, reason=reason, records=n) for reason, n in sorted(skips.items())]
+    digests = in_order(pool, data.file_sha256, ((path,) for path in sources), 4 * args.workers)
+    for source, digest in zip(sources.values(), digests, strict=True):
+        source["sha256"] = digest
+    for s in skipped[:20]:
+        print(f"  skipped {s['path']}: {s['reason']}" + (f" ({s['records']} times)" if s.get("records", 1) > 1 else ""))
+    if len(skipped) > 20:
+        print(f"  ... and {len(skipped) - 20} more, all named in the manifest")
+    return np.concatenate(found), list(sources.values()), skipped
 
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=spawn) as pool:
-        print(f"reading {len(sources):,} files with {args.workers} workers")
-        calls = ((i, path, part, folder, args.seed) for i, (path, part) in enumerate(tasks))
-        found = []
-        for (path, _), (places, skips) in zip(
-                tasks,
-                tqdm(in_order(pool, spool, calls, 4 * args.workers), total=len(tasks), unit="task", disable=None),
-                strict=True):
-            found.append(places)
-            sources[path]["documents"] += len(places)
-            skipped += [dict(path=path, reason=reason, records=n) for reason, n in sorted(skips.items())]
-        for source, digest in zip(
-                sources.values(),
-                in_order(pool, data.file_sha256, ((p,) for p in sources), 4 * args.workers),
-                strict=True):
-            source["sha256"] = digest
-        for s in skipped[:20]:
-            print(f"  skipped {s['path']}: {s['reason']}"
-                  + (f" ({s['records']} times)" if s.get("records", 1) > 1 else ""))
-        if len(skipped) > 20:
-            print(f"  ... and {len(skipped) - 20} more, all named in the manifest")
 
-        places = np.concatenate(found)
-        if len(places) == 0:
-            raise ValueError(f"no readable document in {' '.join(args.paths)} "
-                             f"({skipped[0]['path']}: {skipped[0]['reason']})")
-        _, first = np.unique(places["text"], return_index=True)
-        duplicates = len(places) - len(first)
-        places = places[np.sort(first)]
-        places = places[np.argsort(places["order"], kind="stable")]
-        held = hold_out(places, args.val_fraction, args.seed)
-
-        print(f"{len(places):,} documents, {places['size'].sum() / 1e6:,.1f} MB of text; "
-              f"{duplicates:,} exact duplicates dropped")
-        tokenizer = choose_tokenizer(args.tokenizer, folder, places[~held])
-        check_tokenizer(tokenizer, folder, places[~held])
-        tokenizer.save(work)
-        splits = {}
-        for split, chosen in (("train", places[~held]), ("val", places[held])):
-            writer = data.ShardWriter(work, split, tokenizer.dtype, args.shard_tokens)
-            calls = ((folder, batch, tokenizer.to_json()) for batch in batches(chosen))
-            with tqdm(total=int(chosen["size"].sum()), unit="B", unit_scale=True,
-                      desc=f"encoding {split}", disable=None) as bar:
-                for encoded in in_order(pool, encode_documents, calls, 4 * args.workers):
-                    for tokens, about in encoded:
-                        writer.add(tokens, about)
-                        bar.update(about["bytes"])
-            shards = writer.finish()
-            splits[split] = dict(documents=len(chosen), companies=len(np.unique(companies(chosen))),
-                                 bytes=int(chosen["size"].sum()), tokens=sum(s["tokens"] for s in shards),
-                                 shards=shards)
-
-    policy = ("whole companies (joined by CIK or name; a document of no known company is its own), "
-              f"in the order of a seeded hash, until {args.val_fraction:.2%} of the bytes are held out")
-    manifest = dict(
-        format_version=data.FORMAT_VERSION, kind="lm", tool=f"tenk {VERSION}",
-        tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size,
-                       end_of_text=tokenizer.end_of_text, dtype=np.dtype(tokenizer.dtype).name),
-        splits=splits, split_policy=policy if splits["val"]["documents"] else "no validation split",
-        seed=args.seed,
-        command=dict(command="corpus", paths=args.paths, tokenizer=args.tokenizer, val_fraction=args.val_fraction,
-                     seed=args.seed, shard_tokens=args.shard_tokens, licence=args.licence),
-        exact_duplicates_dropped=duplicates, skipped=skipped, sources=list(sources.values()))
-    with open(os.path.join(work, "manifest.json"), "w") as f:
-        json.dump(manifest, f, indent=1)
-    for split, s in splits.items():
-        print(f"{split:>6}: {s['tokens']:>13,} tokens  {s['documents']:>9,} documents  {s['companies']:>7,} companies  "
-              f"{s['bytes'] / max(1, s['tokens']):.2f} bytes/token")
-    if not splits["val"]["documents"]:
-        print("   (no validation split: it needs at least two documents and --val_fraction above 0)")
+def encode_all(split, places, tokenizer, args, work, folder, pool):
+    """Encode the documents at these places into the shards of a split; returns the split's entry in the manifest."""
+    writer = data.ShardWriter(work, split, tokenizer.dtype, args.shard_tokens)
+    calls = ((folder, batch, tokenizer.to_json()) for batch in batches(places))
+    size = int(places["size"].sum())
+    with tqdm(total=size, unit="B", unit_scale=True, desc=f"encoding {split}", disable=None) as bar:
+        for encoded in in_order(pool, encode_documents, calls, 4 * args.workers):
+            for tokens, about in encoded:
+                writer.add(tokens, about)
+                bar.update(about["bytes"])
+    shards = writer.finish()
+    return dict(documents=len(places), companies=len(np.unique(companies(places))), bytes=size,
+                tokens=sum(s["tokens"] for s in shards), shards=shards)
 
 
 def synth(args):

@@ -7,9 +7,10 @@ Train a GPT-2: from scratch, or on from any checkpoint; on a CPU, a GPU, or many
     python train.py --out runs/sec --resume                               # go on exactly where it stopped
     torchrun --standalone --nproc_per_node=8 train.py --data data/sec --out runs/sec
 
-One loop serves them all. The batch of a step is a function of (data, seed, step), its size is given in tokens, and how it
-is cut into micro-batches and ranks does not change the result: the loss is always the sum over the global batch divided by
-the tokens in it. A checkpoint is a Hugging Face model directory (checkpoint.py); log.jsonl has a line per logged step.
+One loop serves them all. The batch of a step is a function of (data, seed, step), its size is given in tokens, and how
+it is cut into micro-batches and ranks does not change the result: the loss is always the sum over the global batch
+divided by the tokens in it. A checkpoint is a Hugging Face model directory (checkpoint.py); log.jsonl has a line per
+logged step.
 """
 import contextlib
 import json
@@ -30,12 +31,15 @@ import data
 from model import GPT, SIZES, GPTConfig
 
 # dense bf16 tensor-core peaks in TFLOP/s, by a part of the device's name; the first that matches counts
-PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "GH200": 989, "A100": 312, "A10G": 70, "A10": 125, "A40": 150,
-               "A6000": 155, "L40S": 362, "L4": 121, "V100": 125, "T4": 65, "MI300X": 1307, "MI325X": 1307, "MI250X": 383,
-               "RTX 5090": 209, "RTX 4090": 165, "RTX 4080": 97, "RTX 4070 Ti": 80, "RTX 4070": 58, "RTX 4060": 30, "RTX 3090": 71}
+PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "GH200": 989,
+               "A100": 312, "A10G": 70, "A10": 125, "A40": 150, "A6000": 155,
+               "L40S": 362, "L4": 121, "V100": 125, "T4": 65, "MI300X": 1307, "MI325X": 1307, "MI250X": 383,
+               "RTX 5090": 209, "RTX 4090": 165, "RTX 4080": 97, "RTX 4070 Ti": 80, "RTX 4070": 58, "RTX 4060": 30,
+               "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
-FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens", "optimizer", "lr", "min_lr", "schedule",
-         "warmup_steps", "decay_fraction", "steps", "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
+FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens",
+         "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
+         "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
 DEFAULT_LR = {"adamw": 6e-4, "muon": 2e-3}
 
 
@@ -43,8 +47,10 @@ def flags():
     p = cli.Parser("train.py", __doc__)
     p.add_argument("--data", help="a data directory of prepare.py")
     p.add_argument("--out", help="the run directory")
-    p.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out, if there is one; its flags are the defaults")
-    p.add_argument("--init", default="scratch", help="scratch, a checkpoint or run directory, a hub id, or a nanoGPT ckpt.pt")
+    p.add_argument("--resume", action="store_true",
+                   help="go on from the newest checkpoint in --out, if there is one; its flags are the defaults")
+    p.add_argument("--init", default="scratch",
+                   help="scratch, a checkpoint or run directory, a hub id, or a nanoGPT ckpt.pt")
     g = p.add_argument_group("model (from scratch)")
     g.add_argument("--size", choices=SIZES, default="gpt2", help="shape by name: 124M, 355M, 774M, 1558M")
     g.add_argument("--n_layer", type=cli.positive(int), help="layers, instead of the size's")
@@ -54,14 +60,18 @@ def flags():
     g.add_argument("--dropout", type=cli.fraction, default=0.0, help="0 for pretraining; 0.1 helps where epochs repeat")
     g.add_argument("--bias", type=int, choices=(0, 1), default=0, help="biases in linears and layer norms")
     g = p.add_argument_group("batch and length")
-    g.add_argument("--batch_tokens", type=cli.positive(int), default=131072, help="tokens per optimizer step, over all ranks")
-    g.add_argument("--micro_batch", type=cli.positive(int), help="sequences at a time on a rank [as many as fit 16k tokens, on a CPU 4k]")
+    g.add_argument("--batch_tokens", type=cli.positive(int), default=131072,
+                   help="tokens per optimizer step, over all ranks")
+    g.add_argument("--micro_batch", type=cli.positive(int),
+                   help="sequences at a time on a rank [as many as fit 16k tokens, on a CPU 4k]")
     g.add_argument("--steps", type=cli.positive(int), help="optimizer steps [one pass over the data]")
     g = p.add_argument_group("optimizer")
-    g.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="muon: for the blocks' matrices, AdamW for the rest")
+    g.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw",
+                   help="muon: for the blocks' matrices, AdamW for the rest")
     g.add_argument("--lr", type=cli.positive(float), help=f"peak learning rate {DEFAULT_LR}")
     g.add_argument("--min_lr", type=cli.fraction, default=0.1, help="final learning rate, as a share of the peak")
-    g.add_argument("--schedule", choices=("cosine", "wsd"), default="cosine", help="wsd: warm-up, stable, linear decay at the end")
+    g.add_argument("--schedule", choices=("cosine", "wsd"), default="cosine",
+                   help="wsd: warm-up, stable, linear decay at the end")
     g.add_argument("--warmup_steps", type=cli.non_negative(int), help="[2 %% of the steps]")
     g.add_argument("--decay_fraction", type=cli.fraction, default=0.4, help="wsd: share of the steps that decays")
     g.add_argument("--weight_decay", type=cli.non_negative(float), default=0.1, help="on matrices only")
@@ -71,7 +81,8 @@ def flags():
     g.add_argument("--grad_clip", type=cli.non_negative(float), default=1.0, help="largest gradient norm; 0: none")
     g = p.add_argument_group("watching and keeping")
     g.add_argument("--eval_every", type=cli.positive(int), default=250, help="steps between validations")
-    g.add_argument("--eval_tokens", type=cli.positive(int), default=1 << 20, help="validation tokens, evenly spread; all of them if fewer")
+    g.add_argument("--eval_tokens", type=cli.positive(int), default=1 << 20,
+                   help="validation tokens, evenly spread; all of them if fewer")
     g.add_argument("--save_every", type=cli.positive(int), default=250, help="steps between checkpoints")
     g.add_argument("--keep", type=cli.positive(int), default=2, help="newest checkpoints to keep, beside the best")
     g.add_argument("--log_every", type=cli.positive(int), default=10, help="steps between lines of the log")
@@ -91,12 +102,14 @@ def read_args():
     newest = checkpoint.resolve(args.out)
     if args.resume and newest != args.out:
         _, state = checkpoint.load_state(newest)
-        parser.set_defaults(**{k: v for k, v in state["args"].items() if k not in ("resume", "out", "device", "compile")})
+        parser.set_defaults(**{k: v for k, v in state["args"].items()
+                               if k not in ("resume", "out", "device", "compile")})
         args = parser.parse_args()
         for name in FIXED:
             if getattr(args, name) != state["args"][name]:
-                raise ValueError(f"--resume goes on with the run as it was: --{name} was {state['args'][name]}, not {getattr(args, name)}; "
-                                 f"for a new run choose another --out (--init {args.out} starts from its weights)")
+                raise ValueError(f"--resume goes on with the run as it was: --{name} was {state['args'][name]}, "
+                                 f"not {getattr(args, name)}; for a new run choose another --out "
+                                 f"(--init {args.out} starts from its weights)")
         return args, newest
     if newest != args.out:
         raise ValueError(f"{args.out} already holds a run; add --resume to go on with it, or choose another --out")
@@ -117,11 +130,13 @@ def peak_flops(device):
 
 def make_optimizers(model, args, device):
     """
-    AdamW for everything; or Muon (Jordan et al. 2024) for the blocks' matrices and AdamW for embeddings, biases and norms.
-    Muon's step is scaled to AdamW's usual size (Liu et al. 2025), so that one learning rate and weight decay serve both.
+    AdamW for everything; or Muon (Jordan et al. 2024) for the blocks' matrices and AdamW for embeddings, biases and
+    norms. Muon's step is scaled to AdamW's usual size (Liu et al. 2025), so that one learning rate and weight decay
+    serve both.
     """
     named = dict(model.named_parameters())
-    matrices = {n: p for n, p in named.items() if p.dim() == 2 and n.startswith("h.")} if args.optimizer == "muon" else {}
+    matrices = {n: p for n, p in named.items()
+                if p.dim() == 2 and n.startswith("h.")} if args.optimizer == "muon" else {}
     others = {n: p for n, p in named.items() if n not in matrices}
     groups = [dict(params=[p for p in others.values() if p.dim() >= 2], weight_decay=args.weight_decay),
               dict(params=[p for p in others.values() if p.dim() < 2], weight_decay=0.0)]
@@ -136,7 +151,9 @@ def make_optimizers(model, args, device):
 
 
 def optimizer_tensors(model, optimizers):
-    """All optimizer state as {"parameter/key": tensor}: named, so that it does not depend on the order of parameters."""
+    """
+    All optimizer state as {"parameter/key": tensor}: named, so that it does not depend on the order of parameters.
+    """
     names = {p: n for n, p in model.named_parameters()}
     return {f"{names[p]}/{key}": value.detach().cpu().contiguous() for o in optimizers for p, entry in o.state.items()
             for key, value in entry.items()}
@@ -171,8 +188,8 @@ def learning_rate(step, args):
 @torch.no_grad()
 def validate(model, windows, token_bytes, batch, device, autocast, rank, world):
     """
-    Mean loss in nats per token, perplexity and bits per byte over the validation windows. Special tokens stand for no bytes,
-    so they count in the loss per token and not in the bits per byte.
+    Mean loss in nats per token, perplexity and bits per byte over the validation windows. Special tokens stand for no
+    bytes, so they count in the loss per token and not in the bits per byte.
     """
     x, y = windows
     model.eval()
@@ -250,10 +267,12 @@ def main():
         model, theirs = checkpoint.load(source)
         model.set_dropout(args.dropout)
         if theirs.sha256() != tokenizer.sha256() and theirs.spec["model"] != tokenizer.spec["model"]:
-            raise ValueError(f"{args.data} was encoded with the tokenizer {corpus.manifest['tokenizer']['name']}, not with that of {source}; "
+            raise ValueError(f"{args.data} was encoded with the tokenizer {corpus.manifest['tokenizer']['name']}, "
+                             f"not with that of {source}; "
                              f"build it again with: python prepare.py corpus ... --tokenizer {source}")
         c = model.config
-        given = {k: getattr(args, k) for k in ("n_layer", "n_head", "n_embd") if getattr(args, k) not in (None, getattr(c, k))}
+        given = {k: getattr(args, k) for k in ("n_layer", "n_head", "n_embd")
+                 if getattr(args, k) not in (None, getattr(c, k))}
         if given:
             raise ValueError(f"--init {args.init} has its own shape; leave out {', '.join('--' + k for k in given)}")
         args.n_layer, args.n_head, args.n_embd, args.bias = c.n_layer, c.n_head, c.n_embd, int(c.bias)
@@ -264,17 +283,20 @@ def main():
         for name, value in SIZES[args.size].items():
             setattr(args, name, getattr(args, name) or value)
         args.seq_len = args.seq_len or 1024
-        model = GPT(GPTConfig(tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd, args.dropout, bool(args.bias)))
+        model = GPT(GPTConfig(tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd,
+                              args.dropout, bool(args.bias)))
     model.to(device)
     T = args.seq_len
     rows = args.batch_tokens // T  # of the global batch
     if rows * T != args.batch_tokens or rows % world:
-        raise ValueError(f"--batch_tokens {args.batch_tokens} must be a multiple of --seq_len {T}" + (f" times {world} ranks" if world > 1 else ""))
+        raise ValueError(f"--batch_tokens {args.batch_tokens} must be a multiple of --seq_len {T}"
+                         + (f" times {world} ranks" if world > 1 else ""))
     if args.micro_batch is None:
         room = max(1, (16384 if device.type == "cuda" else 4096) // T)
         args.micro_batch = next(b for b in range(min(room, rows // world), 0, -1) if rows // world % b == 0)
     if rows // world % args.micro_batch:
-        raise ValueError(f"--micro_batch {args.micro_batch} must divide the {rows // world} sequences of a rank's batch")
+        raise ValueError(f"--micro_batch {args.micro_batch} must divide "
+                         f"the {rows // world} sequences of a rank's batch")
     accumulation = rows // world // args.micro_batch
     train_tokens = corpus.tokens("train")
     corpus.windows(0, [0], T, rows, args.seed)  # says so if the data is too small
@@ -283,12 +305,15 @@ def main():
     args.lr = args.lr or DEFAULT_LR[args.optimizer]
     say(f"data     {args.data}: {train_tokens:,} training and {corpus.tokens('val'):,} validation tokens, "
         f"tokenizer {corpus.manifest['tokenizer']['name']} ({tokenizer.vocab_size:,} tokens), checksums match")
-    say(f"model    {model.num_params():,} parameters: {args.n_layer} layers, {args.n_head} heads, {args.n_embd} channels, "
-        f"context {T}, from {source or 'scratch'}")
-    say(f"batch    {args.batch_tokens:,} tokens = {rows} x {T} = {world} ranks x {accumulation} micro-batches x {args.micro_batch} x {T}")
-    say(f"length   {args.steps:,} steps = {args.steps * args.batch_tokens:,} tokens = {args.steps * args.batch_tokens / train_tokens:.2f} epochs, "
+    say(f"model    {model.num_params():,} parameters: {args.n_layer} layers, {args.n_head} heads, "
+        f"{args.n_embd} channels, context {T}, from {source or 'scratch'}")
+    say(f"batch    {args.batch_tokens:,} tokens = {rows} x {T} = "
+        f"{world} ranks x {accumulation} micro-batches x {args.micro_batch} x {T}")
+    say(f"length   {args.steps:,} steps = {args.steps * args.batch_tokens:,} tokens = "
+        f"{args.steps * args.batch_tokens / train_tokens:.2f} epochs, "
         f"{args.warmup_steps} of warm-up, {args.schedule} to {args.lr * args.min_lr:.2g}")
-    say(f"machine  {device}, {dtype} products, {'compiled' if args.compile else 'not compiled'}, {args.optimizer} at {args.lr:g}")
+    say(f"machine  {device}, {dtype} products, {'compiled' if args.compile else 'not compiled'}, "
+        f"{args.optimizer} at {args.lr:g}")
 
     # optimizers and what a resumed run brings along
     optimizers = make_optimizers(model, args, device)
@@ -297,7 +322,8 @@ def main():
     if resumed:
         tensors, state = checkpoint.load_state(resumed)
         if state["data_fingerprint"] != corpus.fingerprint():
-            raise ValueError(f"{args.data} is not the data this run was trained on; name that directory with --data, or start a new run")
+            raise ValueError(f"{args.data} is not the data this run was trained on; "
+                             "name that directory with --data, or start a new run")
         restore_optimizers(model, optimizers, tensors)
         scaler.load_state_dict(state["scaler"])
         step, skipped, best = state["step"], state["skipped"], state["best"]
@@ -307,10 +333,12 @@ def main():
         checkpoint.clean(args.out)
         cut_log(args.out, step)
 
-    autocast = (lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32" else contextlib.nullcontext
+    autocast = ((lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32"
+                else contextlib.nullcontext)
     forward = torch.compile(model) if args.compile else model
     if world > 1:
-        forward = DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
+        forward = DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None,
+                                          gradient_as_bucket_view=True)
     windows = corpus.validation(T, args.eval_tokens)
     token_bytes = torch.from_numpy(tokenizer.token_bytes()).to(device)
     token_bytes = torch.nn.functional.pad(token_bytes, (0, model.config.vocab_size - len(token_bytes)))
@@ -331,8 +359,9 @@ def main():
 
     def save():
         if rank == 0:
-            state = dict(step=step, tokens=step * args.batch_tokens, skipped=skipped, best=best, scaler=scaler.state_dict(),
-                         args=vars(args), data_fingerprint=corpus.fingerprint(), torch=torch.__version__)
+            state = dict(step=step, tokens=step * args.batch_tokens, skipped=skipped, best=best,
+                         scaler=scaler.state_dict(), args=vars(args),
+                         data_fingerprint=corpus.fingerprint(), torch=torch.__version__)
             checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers), state, args.keep)
             plot(args.out)
         if world > 1:
@@ -383,7 +412,8 @@ def main():
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip or math.inf)
-        news = torch.stack([total.double().cpu() / args.batch_tokens, torch.tensor(float(bool(stop)), dtype=torch.float64)])
+        news = torch.stack([total.double().cpu() / args.batch_tokens,
+                            torch.tensor(float(bool(stop)), dtype=torch.float64)])
         if world > 1:  # one small message: the loss, and whether any rank was told to stop
             news = news.to(device)
             dist.all_reduce(news)
@@ -398,11 +428,12 @@ def main():
             skipped += 1
             bad_in_a_row += not scaler.is_enabled()
             names = corpus.documents("train", corpus.windows(step, range(rows), T, rows, args.seed), T)
-            log(f"step {step:>6}  loss {train_loss}, gradient norm {norm}: step skipped; its documents: {', '.join(names[:20])}",
+            log(f"step {step:>6}  loss {train_loss}, gradient norm {norm}: step skipped; "
+                f"its documents: {', '.join(names[:20])}",
                 dict(step=step, tokens=step * args.batch_tokens, train_loss=None, skipped=skipped, documents=names))
             if bad_in_a_row >= 5:
-                raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient; lower --lr, or look at the documents "
-                                 f"named in {args.out}/log.jsonl")
+                raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient; lower --lr, "
+                                 f"or look at the documents named in {args.out}/log.jsonl")
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         step += 1
@@ -414,8 +445,9 @@ def main():
             clock, clock_step = time.perf_counter(), step
             mfu = speed * flops / (peak * world) if peak else None
             eta = (args.steps - step) * args.batch_tokens / speed
-            log(f"step {step:>6}/{args.steps}  loss {train_loss:.4f}  norm {norm:.2f}  lr {optimizers[0].param_groups[0]['lr']:.2e}  "
-                f"{speed:,.0f} tokens/s" + (f"  MFU {mfu:.1%}" if mfu else "") + f"  {eta / 60:.1f} min left",
+            log(f"step {step:>6}/{args.steps}  loss {train_loss:.4f}  norm {norm:.2f}  "
+                f"lr {optimizers[0].param_groups[0]['lr']:.2e}  {speed:,.0f} tokens/s"
+                + (f"  MFU {mfu:.1%}" if mfu else "") + f"  {eta / 60:.1f} min left",
                 dict(step=step, tokens=step * args.batch_tokens, train_loss=train_loss, grad_norm=norm,
                      lr=optimizers[0].param_groups[0]["lr"], tokens_per_second=speed, mfu=mfu))
         if told_to_stop and step < args.steps:
@@ -427,7 +459,8 @@ def main():
             sys.exit(128 + (stop[0] if stop else signal.SIGTERM))
 
     bar.close()
-    say(f"done: {args.out} at step {step:,}; best validation loss {best['val_loss']:.4f} ({best['val_bpb']:.4f} bits/byte) at step {best['step']:,}")
+    say(f"done: {args.out} at step {step:,}; "
+        f"best validation loss {best['val_loss']:.4f} ({best['val_bpb']:.4f} bits/byte) at step {best['step']:,}")
     say(f"sample from it with: python sample.py {args.out}")
     if world > 1:
         dist.destroy_process_group()

@@ -4,8 +4,9 @@ Our training step against nanoGPT's: same shape, same batch, one process, altern
     git clone https://github.com/karpathy/nanoGPT elsewhere/nanoGPT
     python bench/train.py --nanogpt elsewhere/nanoGPT                       # 12 layers x 768, GPT-2's vocabulary
 
-A step is what either trainer does between two batches: forward, backward, clipping, AdamW. Each side runs as its train.py
-would on this device: nanoGPT in float32 on a CPU (it has autocast on GPUs only), ours in the precision that --dtype auto picks.
+A step is what either trainer does between two batches: forward, backward, clipping, AdamW. Each side runs as its
+train.py would on this device: nanoGPT in float32 on a CPU (it has autocast on GPUs only), ours in the precision that
+--dtype auto picks.
 """
 import argparse
 import contextlib
@@ -35,9 +36,10 @@ def load_module(path, name):
 
 
 def machine(device):
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.processor()) \
-        if os.path.exists("/proc/cpuinfo") else platform.processor()
-    return dict(date=time.strftime("%Y-%m-%d"), cpu=cpu, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version(),
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line),
+               platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
+    return dict(date=time.strftime("%Y-%m-%d"), cpu=cpu, threads=torch.get_num_threads(),
+                torch=torch.__version__, python=platform.python_version(),
                 gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None)
 
 
@@ -99,25 +101,30 @@ def main():
     device = cli.choose_device(args.device)
     dtype = cli.choose_dtype(args.dtype, device)
     nano = load_module(os.path.join(args.nanogpt, "model.py"), "nanogpt_model")
-    shape = dict(n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd, vocab_size=args.vocab_size, block_size=args.seq_len,
-                 bias=False, dropout=0.0)
+    shape = dict(n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd,
+                 vocab_size=args.vocab_size, block_size=args.seq_len, bias=False, dropout=0.0)
     torch.manual_seed(0)
     ours, theirs = GPT(GPTConfig(**shape)).to(device), nano.GPT(nano.GPTConfig(**shape)).to(device)
     x, y = torch.randint(args.vocab_size, (2, args.micro_batch, args.seq_len), device=device)
     decayed = [p for p in ours.parameters() if p.dim() >= 2]
     rest = [p for p in ours.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=rest, weight_decay=0.0)], lr=6e-4, betas=(0.9, 0.95),
-                                  fused=True)
-    ours_autocast = (lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32" else contextlib.nullcontext
-    nano_autocast = (lambda: torch.autocast("cuda", torch.bfloat16)) if device.type == "cuda" else contextlib.nullcontext
+    optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=rest, weight_decay=0.0)],
+                                  lr=6e-4, betas=(0.9, 0.95), fused=True)
+    ours_autocast = ((lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32"
+                     else contextlib.nullcontext)
+    nano_autocast = ((lambda: torch.autocast("cuda", torch.bfloat16)) if device.type == "cuda"
+                     else contextlib.nullcontext)
     steps = {
-        "tenk": step_function(torch.compile(ours) if args.compile else ours, optimizer, x, y, ours_autocast, lambda m, x, y: m(x, y)[1]),
-        "nanoGPT": step_function(torch.compile(theirs) if args.compile else theirs, theirs.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type),
+        "tenk": step_function(torch.compile(ours) if args.compile else ours, optimizer,
+                              x, y, ours_autocast, lambda m, x, y: m(x, y)[1]),
+        "nanoGPT": step_function(torch.compile(theirs) if args.compile else theirs,
+                                 theirs.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type),
                                  x, y, nano_autocast, lambda m, x, y: m(x, y)[1])}
     seconds = alternate(steps, args.rounds, device)
     tokens = args.micro_batch * args.seq_len
     ratios = [b / a for a, b in zip(seconds["tenk"], seconds["nanoGPT"], strict=True)]
-    finish(dict(what="training step", shape=shape, micro_batch=args.micro_batch, compile=bool(args.compile), dtype=dtype,
+    finish(dict(what="training step", shape=shape, micro_batch=args.micro_batch,
+                compile=bool(args.compile), dtype=dtype,
                 tokens_per_second={name: tokens / statistics.median(s) for name, s in seconds.items()},
                 speedup_over_nanogpt=statistics.median(ratios), ratios=ratios, machine=machine(device)), args.out)
 

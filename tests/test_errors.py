@@ -8,12 +8,13 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from conftest import ROOT, TINY, run
 
 
 def fails(*command, says, leaves=None, **kwargs):
-    """The command ends with code 2 and one line that contains `says`; the path `leaves` must not have come into being."""
+    """
+    The command ends with code 2 and one line that contains `says`; the path `leaves` must not have come into being.
+    """
     done = run(*command, check=False, **kwargs)
     assert done.returncode == 2, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     message = done.stderr.strip()
@@ -70,20 +71,22 @@ def test_corpus(case, tmp_path):
     (tmp_path / "folder").mkdir()
     pq.write_table(pa.table({"n": [1]}), tmp_path / "numbers.parquet")
     pq.write_table(pa.table({"text": ["a" * 1000]}), tmp_path / "whole.parquet")
-    contents = {"empty.txt": b"", "image.png": b"x", "blank.txt": b" \n\n", "good.txt": b"one\n", "fake.parquet": b"PAR1 not at all",
-                "cut.parquet": (tmp_path / "whole.parquet").read_bytes()[:-20], "numbers.jsonl": b'{"n": 1}\n[]\n',
+    contents = {"empty.txt": b"", "image.png": b"x", "blank.txt": b" \n\n", "good.txt": b"one\n",
+                "fake.parquet": b"PAR1 not at all", "cut.parquet": (tmp_path / "whole.parquet").read_bytes()[:-20],
+                "numbers.jsonl": b'{"n": 1}\n[]\n',
                 "header.txt": b"<SEC-HEADER>\nACCESSION NUMBER: 0000000001-99-000001\n</SEC-HEADER>\n"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    fails("prepare.py", "corpus", *[tmp_path / n for n in names], "--out", tmp_path / "out", *(flags or ["--tokenizer", "bpe:300"]), says=says,
-          leaves=tmp_path / "out")
+    fails("prepare.py", "corpus", *[tmp_path / n for n in names], "--out", tmp_path / "out",
+          *(flags or ["--tokenizer", "bpe:300"]), says=says, leaves=tmp_path / "out")
 
 
 def test_existing_output_is_never_overwritten(tmp_path, corpus):
     (tmp_path / "x.txt").write_text("one")
     before = {p.name: p.read_bytes() for p in corpus.iterdir()}
     fails("prepare.py", "corpus", tmp_path / "x.txt", "--out", corpus, "--tokenizer", "bpe:300", says="already exists")
-    fails("prepare.py", "corpus", tmp_path / "x.txt", "--out", tmp_path / "x.txt", "--tokenizer", "bpe:300", says="already exists")
+    fails("prepare.py", "corpus", tmp_path / "x.txt", "--out", tmp_path / "x.txt", "--tokenizer", "bpe:300",
+          says="already exists")
     assert before == {p.name: p.read_bytes() for p in corpus.iterdir()}
 
 
@@ -111,7 +114,8 @@ FLAGS = {
     "unknown optimizer": (["--optimizer", "sgd"], "muon"),
     "batch no multiple": (["--batch_tokens", "100"], "--batch_tokens"),
     "micro-batch does not divide": (["--micro_batch", "3"], "--micro_batch"),
-    "window longer than the data": (["--seq_len", "1000000", "--batch_tokens", "1000000", "--micro_batch", "1"], "--seq_len"),
+    "window longer than the data": (["--seq_len", "1000000", "--batch_tokens", "1000000", "--micro_batch", "1"],
+                                    "--seq_len"),
     "no such device": (["--device", "cuda:7"], "--device"),
     "nonsense device": (["--device", "toaster"], "--device"),
     "unknown hub id": (["--init", "nobody/nothing-here"], "nobody/nothing-here"),
@@ -143,8 +147,8 @@ DATA = {
         '"format_version": 1', '"format_version": 9')), "version 9"),
     "manifest that is a list": (lambda d: (d / "manifest.json").write_text("[]"), "manifest.json"),
     "truncated tokenizer": (lambda d: os.truncate(d / "tokenizer.json", 500), "tokenizer.json"),
-    "another tokenizer": (lambda d: (d / "tokenizer.json").write_text((d / "tokenizer.json").read_text().replace('"id":511', '"id":510')),
-                          "tokenizer.json"),
+    "another tokenizer": (lambda d: (d / "tokenizer.json").write_text((d / "tokenizer.json").read_text().replace(
+        '"id":511', '"id":510')), "tokenizer.json"),
     "missing tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json"),
 }
 
@@ -197,7 +201,8 @@ def test_resume_of_what_can_not_be_resumed(trained, broken_run, corpus, tmp_path
 
 def test_other_data_or_tokenizer_than_before(trained, broken_run, filings, tmp_path):
     run("prepare.py", "corpus", filings, "--out", tmp_path / "other", "--tokenizer", "bpe:400")
-    fails("train.py", "--data", tmp_path / "other", "--out", tmp_path / "run", "--init", trained, says="tokenizer", leaves=tmp_path / "run")
+    fails("train.py", "--data", tmp_path / "other", "--out", tmp_path / "run", "--init", trained,
+          says="tokenizer", leaves=tmp_path / "run")
     fails("train.py", "--data", tmp_path / "other", "--out", broken_run, "--resume", says="tokenizer")
     run("prepare.py", "corpus", filings, "--out", tmp_path / "reseeded", "--tokenizer", trained, "--seed", "9")
     fails("train.py", "--data", tmp_path / "reseeded", "--out", broken_run, "--resume", says="not the data")
@@ -228,7 +233,8 @@ def test_prompts_and_outputs_of_sample(trained, tmp_path):
 def test_evaluation_without_validation_documents(trained, tmp_path):
     (tmp_path / "x.txt").write_text("Only one document.")
     run("prepare.py", "corpus", tmp_path / "x.txt", "--out", tmp_path / "data", "--tokenizer", trained)
-    fails("eval.py", trained, "--data", tmp_path / "data", "--out", tmp_path / "report", says="--val_fraction", leaves=tmp_path / "report")
+    fails("eval.py", trained, "--data", tmp_path / "data", "--out", tmp_path / "report",
+          says="--val_fraction", leaves=tmp_path / "report")
 
 
 # the machine: a full disk and no permission
@@ -238,13 +244,16 @@ def test_evaluation_without_validation_documents(trained, tmp_path):
 @pytest.mark.parametrize("command", ["corpus", "train"])
 def test_file_size_limit_like_a_full_disk(command, corpus, filings, tmp_path):
     limit = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); " \
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000)); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    flags = (["corpus", filings, "--out", tmp_path / "out", "--tokenizer", "bpe:300", "--workers", "1"] if command == "corpus"
-             else train(corpus, tmp_path)[1:])
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000)); sys.argv = sys.argv[1:]; " \
+            "runpy.run_path(sys.argv[0], run_name='__main__')"
+    flags = (["corpus", filings, "--out", tmp_path / "out", "--tokenizer", "bpe:300", "--workers", "1"]
+             if command == "corpus" else train(corpus, tmp_path)[1:])
     script = {"corpus": "prepare.py", "train": "train.py"}[command]
-    done = subprocess.run([sys.executable, "-c", limit, script, *map(str, flags)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", limit, script, *map(str, flags)],
+                          cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.strip().count("\n") == 0, done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    assert ("Traceback" not in done.stderr
+            and not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists())
     if command == "train":
         assert not [n for n in os.listdir(tmp_path / "run") if n.startswith(("step-", "writing-"))]
 
@@ -256,7 +265,8 @@ def test_really_full_disk(corpus, filings, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
-        fails("prepare.py", "corpus", filings, "--out", disk / "out", "--tokenizer", "bpe:300", says="No space left", leaves=disk / "out")
+        fails("prepare.py", "corpus", filings, "--out", disk / "out", "--tokenizer", "bpe:300",
+              says="No space left", leaves=disk / "out")
         fails("train.py", "--data", corpus, "--out", disk / "run", "--steps", 2, *TINY, says="No space left")
         assert not [n for n in os.listdir(disk / "run") if n.startswith(("step-", "writing-"))]
     finally:
@@ -268,7 +278,8 @@ def test_no_permission(corpus, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     (tmp_path / "secret.txt").write_text("x")
     (tmp_path / "secret.txt").chmod(0)
-    fails("prepare.py", "corpus", tmp_path / "secret.txt", "--out", tmp_path / "out", says="ermission", leaves=tmp_path / "out")
+    fails("prepare.py", "corpus", tmp_path / "secret.txt", "--out", tmp_path / "out",
+          says="ermission", leaves=tmp_path / "out")
     fails("train.py", "--data", corpus, "--out", tmp_path / "closed" / "run", "--steps", 2, *TINY, says="ermission")
 
 

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import torch
+from conftest import run
 
 import checkpoint
 import data
 import eval as evaluation
 import sample
-from conftest import run
 
 
 def test_streams_one_checkpoint_and_repeats_itself(trained):
@@ -28,10 +28,12 @@ def test_side_by_side(trained):
 def test_a_file_of_prompts_becomes_jsonl(trained, tmp_path):
     (tmp_path / "p.txt").write_text("Revenue\n\nItem 7. Management’s Discussion\n")
     (tmp_path / "p.jsonl").write_text('{"prompt": "Revenue"}\n{"text": "Costs\\nrose"}\n')
-    for name, prompts in (("p.txt", ["Revenue", "Item 7. Management’s Discussion"]), ("p.jsonl", ["Revenue", "Costs\nrose"])):
+    for name, prompts in (("p.txt", ["Revenue", "Item 7. Management’s Discussion"]),
+                          ("p.jsonl", ["Revenue", "Costs\nrose"])):
         run("sample.py", trained, "--prompts", tmp_path / name, "--out", tmp_path / "out.jsonl", "--max_new_tokens", 5)
         lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-        assert [line["prompt"] for line in lines] == prompts and all(set(line) == {"checkpoint", "prompt", "text", "seed"} for line in lines)
+        assert [line["prompt"] for line in lines] == prompts and all(
+            set(line) == {"checkpoint", "prompt", "text", "seed"} for line in lines)
 
 
 def test_greedy_text_does_not_depend_on_the_batch(trained):
@@ -92,8 +94,8 @@ class Tags(html.parser.HTMLParser):
 
 def test_report(trained, corpus, tmp_path):
     prompt = "<script>alert(1)</script>"
-    done = run("eval.py", trained, "--baseline", trained / "step-00000005", "--data", corpus, "--out", tmp_path / "report", "--max_bytes", 60000,
-               "--prompt", prompt, "--max_new_tokens", 5)
+    done = run("eval.py", trained, "--baseline", trained / "step-00000005", "--data", corpus,
+               "--out", tmp_path / "report", "--max_bytes", 60000, "--prompt", prompt, "--max_new_tokens", 5)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     ours, early, xz = report["models"]
     assert ours["bits_per_byte"] < early["bits_per_byte"] and early["difference"] > 0 and xz["bits_per_byte"] > 0.5
@@ -101,7 +103,8 @@ def test_report(trained, corpus, tmp_path):
         assert m["interval_95"][0] <= m["bits_per_byte"] <= m["interval_95"][1]
     assert abs(ours["perplexity"] - math.exp(ours["loss"])) < 1e-6
     d = data.TokenData(str(corpus))
-    scored = [len(d.tokenizer.decode(t).encode()) for a, t in d.read_documents("val") if a["id"] in report["document_ids"]]
+    scored = [len(d.tokenizer.decode(t).encode()) for a, t in d.read_documents("val")
+              if a["id"] in report["document_ids"]]
     assert report["bytes"] == sum(scored)
     page = (tmp_path / "report" / "report.html").read_text()
     tags = Tags(page).tags

@@ -8,21 +8,19 @@ import subprocess
 import sys
 import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from synth import INDUSTRIES, ledger, make_company, permille, say, write_filings
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ITEMS = ["1", "1A", "1B", "1C", *"23456", "7", "7A", "8", "9", "9A", "9B", *map(str, range(10, 16))]
 YEARS = range(2019, 2025)
 MOVED = re.compile(
     r"(?P<what>[A-Z][\w -]*?) (?P<verb>increased|rose|grew|decreased|declined|fell) \$(?P<by>[\d,.]+) million, "
     r"or (?P<percent>[\d,.]+)%, to \$(?P<now>[\d,.]+) million(?: in \d{4})?"
     r"(?:,? from \$(?P<before>[\d,.]+) million)?")
-
-SHARE = re.compile(
-    r"\n([A-Z][\w ]+) revenue [^\n]*? (\d+\.\d)%(?: of revenue)?, (?:compared with|after) (\d+\.\d)%")
+SHARE = re.compile(r"\n([A-Z][\w ]+) revenue [^\n]*? (\d+\.\d)%(?: of revenue)?, (?:compared with|after) (\d+\.\d)%")
 CAUSES = re.compile(  # "... X, which accounted for $A million, and Y, which explains another $B million", and the like
     r"\n[^\n]*?, or [\d,.]+%, to [^\n]*?(?:The \w+ (?:reflected|was due to|resulted from) [^\n]*? accounted for|"
     r"Of (?:this|the) \w+,) \$([\d,.]+) million[^\n]*? and [^\n$]*?\$([\d,.]+) million")
@@ -36,8 +34,7 @@ def tenths(amount):
 
 def visible(path):
     """What a person sees: a line per paragraph or table row, cells joined by ' | '."""
-    with open(path, encoding="utf-8") as f:
-        text = f.read()
+    text = Path(path).read_text(encoding="utf-8")
     if path.endswith(".txt"):
         return text
     text = re.sub(r'<div style="display:none">.*?</div>', "", text, flags=re.DOTALL)
@@ -47,11 +44,11 @@ def visible(path):
 
 
 def table_rows(text, start, stop):
-    """{label: [amounts]} of the tables between two headings."""
+    """{label: [amounts in tenths]} of the tables between two headings."""
     part = text[text.index(f"\n{start}\n"):]
     rows = [line.split(" | ") for line in part[:part.index(f"\n{stop}\n", 1)].splitlines()]
     found = {label: re.findall(r"\(?[\d,]+\.\d", " ".join(cells)) for label, *cells in rows if cells}
-    return {label: amounts for label, amounts in found.items() if amounts}
+    return {label: [*map(tenths, amounts)] for label, amounts in found.items() if amounts}
 
 
 @pytest.fixture(scope="module")
@@ -64,57 +61,43 @@ def texts(paths):
     return [visible(path) for path in paths]
 
 
+@pytest.fixture(scope="module")
 def pages(paths, texts):
     """[(company index, year, text)] of the HTML filings."""
-    return [(k // 6, YEARS[k % 6], text) for k, (path, text) in enumerate(zip(paths, texts, strict=True))
-            if path.endswith(".html")]
+    return [(k // 6, YEARS[k % 6], texts[k]) for k, path in enumerate(paths) if path.endswith(".html")]
 
 
-def test_same_bytes_in_another_process_and_for_another_n(tmp_path, paths):
+def test_same_bytes_in_another_process_for_another_n_and_other_years(tmp_path, paths):
     code = f"from synth import write_filings; write_filings({str(tmp_path)!r}, n=23)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "77"})
-    names = sorted(os.listdir(tmp_path))
-    assert names == sorted(os.path.basename(path) for path in paths[:23])
-    for path in paths[:23]:
-        with open(path, "rb") as a, open(tmp_path / os.path.basename(path), "rb") as b:
-            assert a.read() == b.read()
+    env = os.environ | {"PYTHONHASHSEED": "77"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent, env=env)
+    assert sorted(os.listdir(tmp_path)) == sorted(os.path.basename(path) for path in paths[:23])
+    for path in map(Path, paths[:23]):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+    alone, same = Path(*write_filings(str(tmp_path / "alone"), n=1, years=(2021, 2022))), Path(paths[2])
+    assert alone.name == same.name and alone.read_bytes() == same.read_bytes()
 
 
-def test_a_filing_does_not_depend_on_the_other_years(tmp_path, paths):
-    (alone,) = write_filings(str(tmp_path), n=1, years=(2021, 2022))
-    with open(alone, "rb") as a, open(paths[2], "rb") as b:
-        assert os.path.basename(alone) == os.path.basename(paths[2]) and a.read() == b.read()
-
-
-def test_seeds_give_other_companies(tmp_path, paths):
+def test_names_and_numbers_are_plainly_invented(tmp_path, paths):
+    assert os.path.basename(paths[0]) == "0009000001-19-000001.html" and len(set(paths)) == 200
+    assert sum(path.endswith(".txt") for path in paths) == 20
+    assert len({make_company(0, k)["name"] for k in range(400)}) == 400
+    assert all(int(make_company(seed, 5)["cik"]) > 9_000_000 for seed in (0, 1, 899, 12345))
+    assert len({industry["sic"] for industry in INDUSTRIES}) >= 12
     (other,) = write_filings(str(tmp_path), n=1, seed=1)
     assert os.path.basename(other) not in {os.path.basename(path) for path in paths}
     assert make_company(0, 0)["name"] != make_company(1, 0)["name"]
 
 
-def test_names_and_numbers_are_plainly_invented(paths):
-    assert os.path.basename(paths[0]) == "0009000001-19-000001.html" and len(set(paths)) == 200
-    assert sum(path.endswith(".txt") for path in paths) == 20
-    assert len({make_company(0, k)["name"] for k in range(400)}) == 400
-    assert all(int(make_company(seed, 5)["cik"]) > 9_000_000 for seed in (0, 1, 899, 12345))
-    assert len({industry["sic"][0] for industry in INDUSTRIES}) >= 12
-
-
-def test_years_before_the_books_open_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="2011"):
-        write_filings(str(tmp_path), n=1, years=(2001, 2003))
-
-
-def test_say():
+def test_say_and_permille():
     facts = {"x": ["ore"], "f": lambda key: f"[{key}|{key}]", "s": "tin"}
     assert say(random.Random(0), "[[a|a] {x}|a {x}] . {f:one} , {s}.", facts) == "An ore. One, tin."
-
-
-def test_percent_rounds_half_up():
     assert permille(124, 1494) == 83 and permille(-1, 2000) == 1 and permille(1, 2001) == 0 and permille(0, 7) == 0
 
 
-def test_books_close():
+def test_books_close_and_years_before_they_open_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="2011"):
+        write_filings(str(tmp_path), n=1, years=(2001, 2003))
     for index in range(24):
         for year in (2011, 2019, 2024, 2040):
             b = ledger(make_company(3, index), year)
@@ -123,11 +106,10 @@ def test_books_close():
             assert b["revenue"] == sum(b["segments"]) == b["split0"] + b["split1"] + b["split2"]
 
 
-def test_sentences_agree_with_the_tables_and_with_last_years_filing(paths, texts):
+def test_sentences_agree_with_the_tables_and_with_last_years_filing(pages):
     results, checked = {}, 0
-    for company, year, text in pages(paths, texts):
-        rows = table_rows(text, "Results of Operations", "Cost of Revenue and Gross Margin")
-        results[company, year] = rows = {label: [tenths(cell) for cell in cells] for label, cells in rows.items()}
+    for company, year, text in pages:
+        results[company, year] = rows = table_rows(text, "Results of Operations", "Cost of Revenue and Gross Margin")
         for label, (now, before, change, *_) in rows.items():
             assert change == now - before, (label, year)
         assert rows["Revenue"][0] - rows["Cost of revenue"][0] == rows["Gross profit"][0]
@@ -157,61 +139,50 @@ def test_sentences_agree_with_the_tables_and_with_last_years_filing(paths, texts
             assert tenths(causes[1]) + tenths(causes[2]) == tenths(MOVED.search(causes[0])["by"]), causes[0]
             checked += 1
     assert checked > 180 * 9
-    pairs = [(results[c, y], results[c, y + 1]) for c, y in results if (c, y + 1) in results]
+    pairs = [(rows, results[c, y + 1]) for (c, y), rows in results.items() if (c, y + 1) in results]
     assert len(pairs) > 100
-    for last, this in pairs:
-        for label in last.keys() & this.keys():
-            assert last[label][0] == this[label][1], label
+    assert all(last[label][0] == this[label][1] for last, this in pairs for label in last.keys() & this.keys())
 
 
-def test_statements_sum(paths, texts):
-    for _, _, text in pages(paths, texts):
+def test_statements_sum(pages):
+    for _, _, text in pages:
         rows = {}
         for start, stop in pairwise(["Consolidated Balance Sheets", "Consolidated Statements of Cash Flows",
                                      "Note 1. Basis of Presentation"]):
             rows |= table_rows(text, start, stop)
-        rows = {label: [tenths(cell) for cell in cells] for label, cells in rows.items()}
         labels = list(rows)
+        flows = [f"Net cash {flow} activities" for flow in (
+            "provided by (used in) operating", "used in investing", "provided by (used in) financing")]
+        own = labels[labels.index("Net income (loss)"):labels.index(flows[0])]
         for column in range(2):
-            def span(first, last, column=column, rows=rows, labels=labels):
-                return sum(rows[label][column] for label in labels[labels.index(first):labels.index(last)])
-            assert span("Net income (loss)", "Net cash provided by (used in) operating activities") == \
-                rows["Net cash provided by (used in) operating activities"][column]
-            assert rows["Total assets"][column] == rows["Total liabilities and stockholders' equity"][column] == \
-                rows["Total liabilities"][column] + rows["Stockholders' equity"][column] == \
-                sum(rows[x][column] for x in ("Total current assets", "Property and equipment, net", "Goodwill"))
-            assert rows["Net change in cash"][column] == sum(rows[label][column] for label in (
-                "Net cash provided by (used in) operating activities", "Net cash used in investing activities",
-                "Net cash provided by (used in) financing activities"))
+            def total(parts, column=column, rows=rows):
+                return sum(rows[label][column] for label in parts)
+            assert total(own) == total(flows[:1]) and total(flows) == total(["Net change in cash"])
+            assert total(["Total assets"]) == total(["Total liabilities and stockholders' equity"]) == \
+                total(["Total liabilities", "Stockholders' equity"]) == \
+                total(["Total current assets", "Property and equipment, net", "Goodwill"])
         cash, change = rows["Cash and cash equivalents at end of year"], rows["Net change in cash"]
         assert cash[:2] == rows["Cash and cash equivalents"] and cash[0] - cash[1] == change[0]
 
 
-def test_items_in_order(texts):
+def test_items_in_order_and_text_submissions_hard_wrapped(paths, texts):
     for k, text in enumerate(texts):
-        body = text[text.upper().index("FORWARD-LOOKING STATEMENTS"):]
-        found = re.findall(r"^ITEM (\w+)\.\s" if "<PAGE>" in text else r"^Item (\w+)\.\s", body, flags=re.MULTILINE)
+        body, old = text[text.upper().index("FORWARD-LOOKING STATEMENTS"):], paths[k].endswith(".txt")
+        found = re.findall(r"^ITEM (\w+)\.\s" if old else r"^Item (\w+)\.\s", body, flags=re.MULTILINE)
         assert found == [item for item in ITEMS if item != "1C" or YEARS[k % 6] >= 2023]
         assert body.upper().rindex("SIGNATURES") > body.upper().rindex("ITEM 15.")
-
-
-def test_text_submissions_are_hard_wrapped(paths, texts):
-    for path, text in zip(paths, texts, strict=True):
-        if path.endswith(".txt"):
+        if old:
             assert "<SEC-HEADER>" in text and "<TYPE>10-K\n" in text and text.count("<PAGE>") > 4
             assert text.count("<TABLE>") == text.count("</TABLE>") > 5
-            assert max(len(line) for line in text.splitlines()) <= 78
+            assert max(map(len, text.splitlines())) <= 78
 
 
-def test_reads_as_english(paths, texts):
+def test_reads_as_english_and_nothing_looks_personal(texts, pages):
     wrong = re.compile(r"[\[\]{}@\u2014]| [.,;]|\.\.|\b[Aa] [aeio]|\b([A-Za-z]+) \1\b|[a-z]\. [a-z]|\bone years")
-    for _, _, text in pages(paths, texts):
+    for _, _, text in pages:
         prose = "\n".join(line for line in text.splitlines() if " | " not in line).replace("Inc. ", "Inc ")
         hit = wrong.search(prose)
         assert hit is None, prose[max(0, hit.start() - 60):hit.end() + 40]
-
-
-def test_nothing_that_looks_personal(texts):
     for text in texts:
         assert not re.search(r"\S@\S|\b\d{3}-\d\d-\d{4}\b|\b\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b|://|www\.|\bM[rs]s?\.", text)
 
@@ -221,8 +192,6 @@ def test_size_and_variety(texts):
     first = [text.replace(" | ", " ") for text in texts[0:120:6]]
     joined = "\n".join(first).encode()
     assert len(joined) / len(zlib.compress(joined, 9)) < 6
-    grams = []
-    for text in first[:12]:
-        words = text.split()
-        grams.append({tuple(words[i:i + 13]) for i in range(len(words) - 12)})
+    words = [text.split() for text in first[:12]]
+    grams = [{tuple(w[i:i + 13]) for i in range(len(w) - 12)} for w in words]
     assert max(len(a & b) / len(a) for a in grams for b in grams if a is not b) < 0.35

@@ -9,12 +9,12 @@ import time
 
 import pytest
 import torch
+from conftest import ROOT, TINY, run
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
 import train
-from conftest import ROOT, TINY, run
 from model import GPT, GPTConfig
 
 EXACT = ["--dtype", "float32", "--seed", "5"]
@@ -41,7 +41,8 @@ def test_a_run_learns_and_is_a_hugging_face_model(trained, corpus):
     assert len(seen) == 10 and seen[-1] < seen[0] - 0.1
     entry = json.loads((trained / "log.jsonl").read_text().splitlines()[-1])
     assert {"step", "tokens", "val_loss", "val_perplexity", "val_bpb"} <= set(entry)
-    assert {"train_loss", "tokens_per_second", "lr", "grad_norm"} <= set(json.loads((trained / "log.jsonl").read_text().splitlines()[1]))
+    assert {"train_loss", "tokens_per_second", "lr", "grad_norm"} <= set(
+        json.loads((trained / "log.jsonl").read_text().splitlines()[1]))
     assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
     theirs, tokenizer = AutoModelForCausalLM.from_pretrained(trained).eval(), AutoTokenizer.from_pretrained(trained)
     ours, our_tokenizer = checkpoint.load(trained)
@@ -52,14 +53,16 @@ def test_a_run_learns_and_is_a_hugging_face_model(trained, corpus):
     assert theirs.config.eos_token_id == our_tokenizer.end_of_text == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("flags", [["--optimizer", "adamw"], ["--optimizer", "muon", "--schedule", "wsd", "--dropout", "0.1"]],
+@pytest.mark.parametrize("flags", [["--optimizer", "adamw"],
+                                   ["--optimizer", "muon", "--schedule", "wsd", "--dropout", "0.1"]],
                          ids=["adamw", "muon-wsd-dropout"])
 def test_resume_is_exact(corpus, tmp_path, flags):
     base = ["--data", corpus, "--steps", 12, *TINY, *EXACT, *flags]
     run("train.py", *base, "--out", tmp_path / "whole")
-    # stop after five steps by SIGTERM-like means: a shorter copy of the same schedule is not the same run, so interrupt it
-    process = subprocess.Popen([sys.executable, "-u", "train.py", *map(str, base), "--out", str(tmp_path / "parts")], cwd=ROOT,
-                               stdout=subprocess.PIPE, text=True)
+    # stop after five steps by SIGTERM-like means: a shorter copy of the same schedule is not the same run,
+    # so interrupt it
+    process = subprocess.Popen([sys.executable, "-u", "train.py", *map(str, base), "--out", str(tmp_path / "parts")],
+                               cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("step      7/"):
             process.send_signal(signal.SIGTERM)
@@ -79,13 +82,15 @@ def kill_and_compare(corpus, tmp_path, kills, steps, rng):
     began = time.time()
     run("train.py", *base, "--out", tmp_path / "whole")
     duration = time.time() - began
-    out, command = tmp_path / "killed", [sys.executable, "train.py", *map(str, base), "--out", str(tmp_path / "killed"), "--resume"]
+    out, command = tmp_path / "killed", [sys.executable, "train.py", *map(str, base),
+                                         "--out", str(tmp_path / "killed"), "--resume"]
     killed, in_write = 0, 0
     while killed < kills:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if killed % 2:  # in the middle of a checkpoint write
             until = time.time() + 60
-            while process.poll() is None and time.time() < until and not (out.exists() and any(n.startswith("writing-") for n in os.listdir(out))):
+            while process.poll() is None and time.time() < until and not (
+                    out.exists() and any(n.startswith("writing-") for n in os.listdir(out))):
                 time.sleep(0.001)
             time.sleep(rng.random() * 0.01)
         else:
@@ -120,7 +125,8 @@ def test_two_ranks_and_any_accumulation_give_the_same_losses(corpus, tmp_path):
     base = ["--data", corpus, "--steps", 8, *TINY, *EXACT]
     run("train.py", *base, "--out", tmp_path / "one")
     run("train.py", *base, "--out", tmp_path / "accumulated", "--micro_batch", 1)
-    run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *base, "--out", tmp_path / "two")
+    run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+        "train.py", *base, "--out", tmp_path / "two")
     expected = log_of(tmp_path / "one")
     for other in ("accumulated", "two"):
         for a, b in zip(expected, log_of(tmp_path / other), strict=True):
@@ -131,9 +137,10 @@ def test_two_ranks_and_any_accumulation_give_the_same_losses(corpus, tmp_path):
 
 def test_two_ranks_stop_together_and_resume(corpus, tmp_path):
     base = ["--data", corpus, "--steps", 400, *TINY, *EXACT]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *map(str, base),
-               "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               "train.py", *map(str, base), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONUNBUFFERED": "1"})
     for line in process.stdout:
         if line.startswith("step      6/"):
             process.send_signal(signal.SIGTERM)
@@ -142,8 +149,8 @@ def test_two_ranks_stop_together_and_resume(corpus, tmp_path):
 
 
 def test_continued_pretraining_starts_where_the_other_run_ended(trained, corpus, tmp_path):
-    run("train.py", "--data", corpus, "--out", tmp_path / "more", "--init", trained, "--steps", 2, "--batch_tokens", 512, "--lr", 1e-4,
-        "--eval_tokens", 2048)
+    run("train.py", "--data", corpus, "--out", tmp_path / "more", "--init", trained,
+        "--steps", 2, "--batch_tokens", 512, "--lr", 1e-4, "--eval_tokens", 2048)
     assert abs(log_of(tmp_path / "more")[0]["val_loss"] - log_of(trained)[-1]["val_loss"]) < 0.02
 
 
@@ -152,23 +159,26 @@ def test_newest_and_best_checkpoints_are_kept(corpus, tmp_path):
     flags = TINY.copy()
     flags[flags.index("--eval_every") + 1] = "4"
     flags[flags.index("--save_every") + 1] = "3"
-    run("train.py", "--data", corpus, "--out", out, "--steps", 17, *flags, "--keep", 2, "--lr", 0.05)  # too hot: the best is early
+    # too hot: the best is early
+    run("train.py", "--data", corpus, "--out", out, "--steps", 17, *flags, "--keep", 2, "--lr", 0.05)
     best = json.loads((out / "best.json").read_text())
     kept = checkpoint.steps(out)
     assert kept[-1] == 17 and best["step"] in kept and len(kept) <= 3
-    assert os.readlink(out / "latest") == "step-00000017" and not [n for n in os.listdir(out) if n.startswith(("writing", "deleting"))]
+    assert os.readlink(out / "latest") == "step-00000017" and not [
+        n for n in os.listdir(out) if n.startswith(("writing", "deleting"))]
 
 
 def test_non_finite_steps_are_skipped_named_and_then_stop_the_run(corpus, tmp_path):
-    done = run("train.py", "--data", corpus, "--out", tmp_path / "hot", "--steps", 50, *TINY, "--lr", "1e30", "--warmup_steps", 0,
-               "--grad_clip", 0, check=False)
+    done = run("train.py", "--data", corpus, "--out", tmp_path / "hot", "--steps", 50, *TINY,
+               "--lr", "1e30", "--warmup_steps", 0, "--grad_clip", 0, check=False)
     assert done.returncode == 2 and "lower --lr" in done.stderr and done.stderr.count("\n") == 1
     entries = [e for e in log_of(tmp_path / "hot") if "skipped" in e]
     assert len(entries) == 5 and entries[-1]["skipped"] == 5 and all(e["documents"] for e in entries)
 
 
 def test_schedules():
-    args = train.flags().parse_args(["--data", "d", "--out", "o", "--steps", "100", "--warmup_steps", "10", "--min_lr", "0.1"])
+    args = train.flags().parse_args(["--data", "d", "--out", "o",
+                                     "--steps", "100", "--warmup_steps", "10", "--min_lr", "0.1"])
     cosine = [train.learning_rate(s, args) for s in range(101)]
     assert cosine[0] == pytest.approx(1 / 11) and cosine[10] == 1 and cosine[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in zip(cosine[10:], cosine[11:], strict=False))
@@ -185,7 +195,8 @@ def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices(kind):
     owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     assert len(owned) == len(set(owned)) == len(list(model.parameters()))
     if kind == "muon":
-        assert {p.shape for g in optimizers[1].param_groups for p in g["params"]} == {(48, 16), (16, 16), (64, 16), (16, 64)}
+        assert {p.shape for g in optimizers[1].param_groups for p in g["params"]} == {
+            (48, 16), (16, 16), (64, 16), (16, 64)}
     decayed = {p for o in optimizers for g in o.param_groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {p for p in model.parameters() if p.dim() == 2}
 
