@@ -161,9 +161,9 @@ def info(args):
           f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases")
     if os.path.exists(os.path.join(path, "train_state.json")):
         _, state = load_state(path)
-        print(f"step {state['step']:,}, {state['tokens']:,} tokens; "
-              f"best validation loss {state['best']['val_loss']:.4f} at step {state['best']['step']:,}; "
-              f"data {state['args']['data']}")
+        best = state["best"]
+        print(f"step {state['step']:,}, {state['tokens']:,} tokens of {state['args']['data']}"
+              + (f"; best validation loss {best['val_loss']:.4f} at step {best['step']:,}" if best["step"] else ""))
 
 
 def main():

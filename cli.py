@@ -94,7 +94,8 @@ def choose_dtype(name, device):
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip else "float16"
     cpu = torch.cpu  # these two look at the processor's own flags
-    return ("bfloat16" if device.type == "cpu" and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+    has = [f for f in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if getattr(cpu, f, bool)()]
+    return ("bfloat16" if device.type == "cpu" and has
             else "float32")
 
 

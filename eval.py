@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import checkpoint
 import cli
 import data
 import sample
@@ -58,8 +59,8 @@ def windows(ids, T):
 
 
 @torch.inference_mode()
-def score(model, tokenizer, texts, device, batch_size=8, name=""):
-    """Per document: (nats, tokens) as a float64 array (N, 2)."""
+def score(model, tokenizer, texts, device, dtype="float32", batch_size=8, name=""):
+    """Per document: (nats, tokens) as a float64 array (N, 2). dtype: of the matrix products; weights stay float32."""
     T = model.config.block_size
     results = np.zeros((len(texts), 2))
     rows = ((i, x, y) for i, text in enumerate(texts)
@@ -68,9 +69,9 @@ def score(model, tokenizer, texts, device, batch_size=8, name=""):
 
     def flush():
         x, y = (torch.stack([row[k] for row in batch]).to(device) for k in (1, 2))
-        states = model.hidden(x)
-        for (i, _, _), state, target in zip(batch, states, y, strict=True):
-            results[i] += model.loss_of(state[None], target[None]).item(), (target >= 0).sum().item()
+        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            for (i, _, _), state, target in zip(batch, model.hidden(x), y, strict=True):
+                results[i] += model.loss_of(state[None], target[None]).item(), (target >= 0).sum().item()
         batch.clear()
 
     with tqdm(total=len(texts), unit="document", desc=name, disable=None) as bar:
@@ -179,8 +180,8 @@ def main():
 
     models, samples, bits_of = [], {}, {}
     for name in [args.checkpoint, *args.baseline]:
-        model, tokenizer = sample.load(name, device, dtype)
-        scored = score(model, tokenizer, texts, device, args.batch_size, name)
+        model, tokenizer = checkpoint.load(name, device)
+        scored = score(model.eval(), tokenizer, texts, device, dtype, args.batch_size, name)
         nats, tokens = scored[:, 0], scored[:, 1]
         bits_of[name] = nats / math.log(2)
         models.append(dict(name=name, bits_per_byte=float(bits_of[name].sum() / size.sum()),
@@ -188,8 +189,8 @@ def main():
                            loss=float(nats.sum() / tokens.sum()), perplexity=math.exp(nats.sum() / tokens.sum()),
                            tokens=int(tokens.sum()), bytes_per_token=float(size.sum() / tokens.sum()),
                            parameters=model.num_params(), dtype=dtype))
-        samples[name] = sample.generate(model, tokenizer, prompts, args.max_new_tokens, args.temperature,
-                                        seed=args.seed)
+        samples[name] = sample.generate(model.to(getattr(torch, dtype)), tokenizer, prompts, args.max_new_tokens,
+                                        args.temperature, seed=args.seed)
     xz = np.array([8 * len(lzma.compress(t.encode(), preset=9 | lzma.PRESET_EXTREME)) for t in texts], dtype=np.float64)
     bits_of["xz -9e, each document"] = xz
     models.append(dict(name="xz -9e, each document", bits_per_byte=float(xz.sum() / size.sum()),

@@ -187,6 +187,8 @@ class GPT(nn.Module):
         if positions is None:
             positions = torch.arange(start, start + T, device=idx.device)  # (T,)
         x = F.dropout(self.wte(idx) + self.wpe(positions), self.config.dropout, self.training)  # (B, T, C)
+        if torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
+            x = x.bfloat16()  # autocast would keep the residual stream in float32: twice the memory to move
         for i, block in enumerate(self.h):
             x = block(x, caches[i] if caches is not None else None, start, mask)
         return self.ln_f(x)
@@ -210,8 +212,8 @@ class GPT(nn.Module):
 
     def loss_of(self, x, targets):
         """The sum of the token losses in nats for normalised states x (B, T, C) and targets (B, T)."""
-        return LinearCrossEntropy.apply(x.reshape(-1, x.shape[-1]), self.wte.weight, targets.reshape(-1),
-                                        self.chunk_rows())
+        weight = self.wte.weight if torch.is_grad_enabled() else self.wte.weight.detach()  # no work for no gradient
+        return LinearCrossEntropy.apply(x.reshape(-1, x.shape[-1]), weight, targets.reshape(-1), self.chunk_rows())
 
     def set_dropout(self, p):
         self.config.dropout = p

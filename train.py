@@ -201,7 +201,8 @@ def validate(model, windows, token_bytes, batch, device, autocast, rank, world):
         with autocast():
             states = model.hidden(xb)
             nats, nats_text = (model.loss_of(states, t) for t in (yb, text))
-        sums += torch.stack([nats, (yb >= 0).sum(), nats_text, size.sum()]).double().cpu()
+        sums += torch.tensor([nats.item(), (yb >= 0).sum().item(), nats_text.item(), size.sum().item()],
+                             dtype=torch.float64)
     model.train()
     if world > 1:
         sums = sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
@@ -256,7 +257,8 @@ def main():
     say = print if rank == 0 else lambda *a, **k: None
     dtype = cli.choose_dtype(args.dtype, device)
     args.compile = device.type == "cuda" if args.compile is None else bool(args.compile)
-    torch.set_float32_matmul_precision("high")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # what stays in float32 may use TF32
 
     # the data, the model, and the numbers that follow from them
     corpus = data.TokenData(args.data, verify=int(os.environ.get("LOCAL_RANK", 0)) == 0)
@@ -266,7 +268,7 @@ def main():
     if source:
         model, theirs = checkpoint.load(source)
         model.set_dropout(args.dropout)
-        if theirs.sha256() != tokenizer.sha256() and theirs.spec["model"] != tokenizer.spec["model"]:
+        if not theirs.same_as(tokenizer):
             raise ValueError(f"{args.data} was encoded with the tokenizer {corpus.manifest['tokenizer']['name']}, "
                              f"not with that of {source}; "
                              f"build it again with: python prepare.py corpus ... --tokenizer {source}")
@@ -318,7 +320,7 @@ def main():
     # optimizers and what a resumed run brings along
     optimizers = make_optimizers(model, args, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == "float16" and device.type == "cuda")
-    step, skipped, best = 0, 0, dict(step=0, val_loss=math.inf, val_bpb=math.inf)
+    step, skipped, best = 0, 0, dict(step=0, val_loss=None, val_bpb=None)
     if resumed:
         tensors, state = checkpoint.load_state(resumed)
         if state["data_fingerprint"] != corpus.fingerprint():
@@ -331,7 +333,7 @@ def main():
     if rank == 0:
         os.makedirs(args.out, exist_ok=True)
         checkpoint.clean(args.out)
-        cut_log(args.out, step)
+        cut_log(args.out, step if resumed else -1)
 
     autocast = ((lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32"
                 else contextlib.nullcontext)
@@ -351,11 +353,14 @@ def main():
         signal.signal(number, lambda number, frame: stop.append(number))
     bar = tqdm(total=args.steps, initial=step, unit="step", disable=True if rank else None, smoothing=0.05)
 
+    plotted = [0.0]
+
     def log(line, entry):
         if rank == 0:
             bar.write(line) if not bar.disable else print(line, flush=True)
             with open(os.path.join(args.out, "log.jsonl"), "a") as f:
-                f.write(json.dumps(entry) + "\n")
+                finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
+                f.write(json.dumps(finite) + "\n")
 
     def save():
         if rank == 0:
@@ -363,7 +368,9 @@ def main():
                          scaler=scaler.state_dict(), args=vars(args),
                          data_fingerprint=corpus.fingerprint(), torch=torch.__version__)
             checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers), state, args.keep)
-            plot(args.out)
+            if step >= args.steps or time.perf_counter() - plotted[0] > 60:
+                plot(args.out)
+                plotted[0] = time.perf_counter()
         if world > 1:
             dist.barrier()
 
@@ -377,7 +384,7 @@ def main():
             paused = time.perf_counter()
             result = validate(model, windows, token_bytes, args.micro_batch, device, autocast, rank, world)
             validated = step
-            if result["val_loss"] < best["val_loss"]:
+            if best["val_loss"] is None or result["val_loss"] < best["val_loss"]:
                 best = dict(step=step, val_loss=result["val_loss"], val_bpb=result["val_bpb"])
             log(f"step {step:>6}  validation loss {result['val_loss']:.4f}  perplexity {result['val_perplexity']:.2f}  "
                 f"{result['val_bpb']:.4f} bits/byte", dict(step=step, tokens=step * args.batch_tokens, **result))
@@ -412,21 +419,21 @@ def main():
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip or math.inf)
-        news = torch.stack([total.double().cpu() / args.batch_tokens,
-                            torch.tensor(float(bool(stop)), dtype=torch.float64)])
+        news = torch.tensor([total.item() / args.batch_tokens, float(bool(stop))], dtype=torch.float64)
         if world > 1:  # one small message: the loss, and whether any rank was told to stop
             news = news.to(device)
             dist.all_reduce(news)
         train_loss, told_to_stop = news.tolist()
         norm = norm.item()
-        if math.isfinite(norm) and math.isfinite(train_loss) or scaler.is_enabled():
+        # an overflow of float16 gradients is no fault of the batch: the scaler skips that step and lowers its scale
+        bad = not math.isfinite(train_loss) or not (math.isfinite(norm) or scaler.is_enabled())
+        if not bad or scaler.is_enabled():
             for optimizer in optimizers:
-                scaler.step(optimizer)  # with float16 this skips overflows by itself, and the scale comes down
+                scaler.step(optimizer)
             scaler.update()
-            bad_in_a_row = 0 if math.isfinite(train_loss) else bad_in_a_row + 1
-        if not (math.isfinite(norm) and math.isfinite(train_loss)):
+        bad_in_a_row = bad_in_a_row + 1 if bad else 0
+        if bad:
             skipped += 1
-            bad_in_a_row += not scaler.is_enabled()
             names = corpus.documents("train", corpus.windows(step, range(rows), T, rows, args.seed), T)
             log(f"step {step:>6}  loss {train_loss}, gradient norm {norm}: step skipped; "
                 f"its documents: {', '.join(names[:20])}",
@@ -459,8 +466,8 @@ def main():
             sys.exit(128 + (stop[0] if stop else signal.SIGTERM))
 
     bar.close()
-    say(f"done: {args.out} at step {step:,}; "
-        f"best validation loss {best['val_loss']:.4f} ({best['val_bpb']:.4f} bits/byte) at step {best['step']:,}")
+    say(f"done: {args.out} at step {step:,}" + ("" if best["val_loss"] is None else
+        f"; best validation loss {best['val_loss']:.4f} ({best['val_bpb']:.4f} bits/byte) at step {best['step']:,}"))
     say(f"sample from it with: python sample.py {args.out}")
     if world > 1:
         dist.destroy_process_group()

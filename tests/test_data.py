@@ -99,6 +99,19 @@ def test_a_tokenizer_that_tiktoken_would_get_wrong_is_left_to_tokenizers():
     assert tokenizer.decode(tokenizer.encode("abc<|endoftext|>")) == "abc<|endoftext|>"
 
 
+def test_the_same_tokenizer_in_another_spelling(bpe, tmp_path):
+    """The hub's gpt2 spells merges as strings, has a post-processor and keeps end-of-text in the vocabulary too."""
+    spec = json.loads(bpe.to_json())
+    spec["model"]["merges"] = [" ".join(m) for m in spec["model"]["merges"]]
+    spec["model"]["vocab"][data.END_OF_TEXT] = bpe.end_of_text
+    del spec["model"]["ignore_merges"]
+    spec["post_processor"] = dict(type="ByteLevel", add_prefix_space=True, trim_offsets=False, use_regex=True)
+    other = data.Tokenizer(spec, "hub")
+    assert other.fast and other.same_as(bpe) and other.sha256() != bpe.sha256()
+    assert other.encode(TEXT).tolist() == bpe.encode(TEXT).tolist()
+    assert not data.Tokenizer.train([TEXT], 300).same_as(bpe)
+
+
 def test_other_peoples_tokenizers_are_read(tmp_path):
     """A WordPiece-like tokenizer of another family, by its tokenizer.json alone."""
     other = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "revenue": 1, "rose": 2}, unk_token="[UNK]"))

@@ -50,6 +50,8 @@ def test_every_kind_of_input(tmp_path):
     pq.write_table(pa.table({"text": ["in parquet", None], "other": [1, 2]}), inputs / "e.parquet")
     (inputs / "latin.txt").write_bytes("caf\xe9 \x93quoted\x94".encode("latin-1"))
     (inputs / "utf16.txt").write_bytes("sixteen bits".encode("utf-16"))
+    os.symlink("nowhere", inputs / "broken.txt")
+    os.mkfifo(inputs / "pipe.txt")
     for name in ("empty.txt", "image.png", "binary.txt", "noext"):
         (inputs / name).write_bytes({"empty.txt": b"", "binary.txt": b"\0\1\2\0" * 50}.get(name, b"x"))
     manifest, _ = build(tmp_path, inputs)
@@ -61,7 +63,8 @@ def test_every_kind_of_input(tmp_path):
     assert found["sub"][0]["cik"] == "0009999999" and found["sub"][0]["company"] == "BLORVEX LTD"
     assert found["named"][1] == "under body"
     reasons = {os.path.basename(s["path"]): s["reason"] for s in manifest["skipped"]}
-    assert set(reasons) == {"d.jsonl", "e.parquet", "empty.txt", "image.png", "binary.txt", "noext"}
+    assert set(reasons) == {"d.jsonl", "e.parquet", "empty.txt", "image.png", "binary.txt", "noext",
+                            "broken.txt", "pipe.txt"}
     assert sum(s.get("records", 0) for s in manifest["skipped"] if s["path"].endswith("d.jsonl")) == 4
     assert {os.path.basename(s["path"]) for s in manifest["sources"]} >= {
         "a.txt", "b.md", "c.html", "sub.txt", "d.jsonl", "e.parquet"}
@@ -131,6 +134,26 @@ def test_companies_never_straddle_the_split(tmp_path):
              for split in ("train", "val")}
     assert not sides["train"] & sides["val"] and len(sides["val"]) >= 4
     assert manifest["splits"]["val"]["companies"] == len(sides["val"])
+
+
+def test_a_single_document_gives_its_end_for_validation(tmp_path):
+    paragraphs = [f"Paragraph {i} of the only document, naïve and long enough to be cut somewhere." for i in range(200)]
+    (tmp_path / "x.txt").write_text("\n\n".join(paragraphs))
+    manifest, _ = build(tmp_path, tmp_path / "x.txt", val_fraction=0.1)
+    d = data.TokenData(str(tmp_path / "out"))
+    (_, train), = d.read_documents("train")
+    (about, val), = d.read_documents("val")
+    train, val = d.tokenizer.decode(train), d.tokenizer.decode(val)
+    assert train + val == "\n\n".join(paragraphs) and val.startswith("Paragraph 18")
+    assert len(val.encode()) == about["bytes"]
+    assert "end of the only document" in manifest["split_policy"]
+
+
+def test_a_single_company_is_split_by_documents(tmp_path):
+    records = [{"text": f"filing {y} of the one company", "cik": 9_000_001} for y in range(30)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
+    manifest, _ = build(tmp_path, tmp_path / "x.jsonl", val_fraction=0.1)
+    assert 2 <= manifest["splits"]["val"]["documents"] <= 4 and "only company" in manifest["split_policy"]
 
 
 def test_exact_duplicates_go_and_end_of_text_stands_between_documents(tmp_path):
