@@ -87,8 +87,6 @@ def save(run, step, model, tokenizer, tensors, state, keep=2):
         if isinstance(e, SafetensorError):  # its way to say that the disk is full
             raise OSError(28, os.strerror(28), work) from None
         raise
-    if os.path.isdir(final):  # a resumed run passes the same step again
-        os.rename(final, os.path.join(run, "deleting-again"))
     os.rename(work, final)
     flush(run)
     point_to(run, step)
@@ -104,7 +102,7 @@ def point_to(run, step):
     """Make `latest`, and through it the run directory's own config.json, model.safetensors, ..., mean this step."""
     link(os.path.basename(step_directory(run, step)), os.path.join(run, "latest"))
     for name in MODEL_FILES:
-        if not os.path.lexists(os.path.join(run, name)):
+        if not os.path.islink(os.path.join(run, name)):
             link(os.path.join("latest", name), os.path.join(run, name))
 
 
@@ -112,6 +110,8 @@ def link(target, path):
     if os.path.lexists(path + ".new"):
         os.remove(path + ".new")
     os.symlink(target, path + ".new")
+    if os.path.isdir(path) and not os.path.islink(path):  # the run was copied by a tool that follows links
+        shutil.rmtree(path)
     os.replace(path + ".new", path)
 
 
@@ -122,19 +122,30 @@ def clean(run):
             shutil.rmtree(os.path.join(run, name))
 
 
+def load_json_state(path):
+    """The state that `save` was given, without the tensors."""
+    return read_state(path, "train_state.json", read_json)
+
+
 def load_state(path):
     """The (tensors, state) that `save` was given, from a checkpoint directory."""
+    return read_state(path, "train_state.safetensors", load_file), load_json_state(path)
+
+
+def read_state(path, name, read):
     try:
-        with open(os.path.join(path, "train_state.json")) as f:
-            state = json.load(f)
-        return load_file(os.path.join(path, "train_state.safetensors")), state
-    except FileNotFoundError as e:
-        raise FileNotFoundError(f"{path} has no {os.path.basename(e.filename or 'train_state.safetensors')}, "
-                                "so training can't be resumed from it; "
+        return read(os.path.join(path, name))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} has no {name}, so training can't be resumed from it; "
                                 f"start a new run from its weights with --init {path}") from None
     except (ValueError, SafetensorError) as e:
         raise ValueError(f"the training state in {path} is damaged ({e}); "
                          "delete that folder to resume from the one before") from None
+
+
+def read_json(path):
+    with open(path) as f:
+        return json.load(f)
 
 
 def write_json(path, content):
@@ -160,7 +171,7 @@ def info(args):
           f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
           f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases")
     if os.path.exists(os.path.join(path, "train_state.json")):
-        _, state = load_state(path)
+        state = load_json_state(path)
         best = state["best"]
         print(f"step {state['step']:,}, {state['tokens']:,} tokens of {state['args']['data']}"
               + (f"; best validation loss {best['val_loss']:.4f} at step {best['step']:,}" if best["step"] else ""))

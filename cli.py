@@ -17,9 +17,9 @@ import traceback
 
 
 class Parser(argparse.ArgumentParser):
-    def __init__(self, prog, description):
-        super().__init__(prog=prog, description=description, fromfile_prefix_chars="@", allow_abbrev=False,
-                         formatter_class=HelpFormatter)
+    def __init__(self, prog, description=None, **kwargs):
+        super().__init__(prog=prog, description=description, **kwargs | dict(
+            fromfile_prefix_chars="@", allow_abbrev=False, formatter_class=HelpFormatter))
 
     def convert_arg_line_to_args(self, line):
         return shlex.split(line, comments=True)
@@ -104,6 +104,9 @@ def run(main):
     Run a command. Trouble that the user can mend (bad flags, paths, files, a full disk) ends in one line, exit code 2.
     """
     name = os.path.basename(sys.argv[0])
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file name or a text may hold what a terminal can't show
     try:
         main()
         sys.stdout.flush()
@@ -112,7 +115,9 @@ def run(main):
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, MemoryError) as e:
+    except (ValueError, OSError, MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and "out of memory" not in str(e) and "can't allocate memory" not in str(e):
+            raise  # of torch's many RuntimeErrors only those of memory are the user's to mend
         if os.environ.get("TENK_DEBUG"):
             traceback.print_exc()
         print(f"{name}: {in_words(e)}", file=sys.stderr)
@@ -120,8 +125,8 @@ def run(main):
 
 
 def in_words(e):
-    if isinstance(e, MemoryError):
-        return "out of memory; use a smaller batch, fewer workers or a larger machine"
+    if isinstance(e, MemoryError | RuntimeError):
+        return "out of memory; lower --micro_batch, --batch_size or --workers, or take a larger machine"
     if isinstance(e, OSError) and e.errno:
         hints = {errno.ENOSPC: "free some space and run it again; nothing half-written was left behind",
                  errno.EACCES: "check the permissions, or choose another path",

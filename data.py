@@ -18,6 +18,7 @@ ranks read the very same tokens as an uninterrupted one on a single rank.
 import hashlib
 import json
 import os
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -70,6 +71,8 @@ class Tokenizer:
         self.dtype = np.uint16 if self.vocab_size <= 2**16 else np.uint32
         self.fast = as_tiktoken(spec)
         self._slow = None
+        if not self.fast:
+            self.slow  # noqa: B018 - built now, so that a damaged file is found when it is opened
 
     @classmethod
     def gpt2(cls):
@@ -115,7 +118,7 @@ class Tokenizer:
                 return cls(json.load(f), directory)
         except FileNotFoundError:
             raise FileNotFoundError(f"{directory} has no tokenizer.json") from None
-        except (ValueError, KeyError, TypeError) as e:
+        except Exception as e:  # tokenizers has no error class of its own
             if "end-of-text" in str(e):
                 raise
             raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}); copy it again") from None
@@ -148,6 +151,8 @@ class Tokenizer:
             import tokenizers
 
             self._slow = tokenizers.Tokenizer.from_str(self.to_json())
+            self._slow.no_truncation()  # some tokenizer.json cut at 512 tokens, or pad
+            self._slow.no_padding()
             self._slow.encode_special_tokens = True  # "<|endoftext|>" in a text is text
         return self._slow
 
@@ -174,8 +179,11 @@ class Tokenizer:
         zero for end-of-text and other special tokens.
         """
         sizes = np.zeros(self.vocab_size, dtype=np.int64)
-        for token, i in vocabulary(self.spec).items():
-            sizes[i] = len(token) if self.fast else len(token.replace("▁", " ").encode())
+        vocab = vocabulary(self.spec)
+        byte_level = '"ByteLevel"' in json.dumps(self.spec.get("pre_tokenizer"))  # a character stands for a byte
+        for token, i in vocab.items():
+            one_byte = re.fullmatch("<0x[0-9A-F]{2}>", token)
+            sizes[i] = len(token) if byte_level else 1 if one_byte else len(token.replace("▁", " ").encode())
         for t in self.spec.get("added_tokens", []):
             sizes[t["id"]] = 0 if t.get("special", True) else len(t["content"].encode())
         return sizes
@@ -283,7 +291,7 @@ class ShardWriter:
             self.lines = open(os.path.join(self.directory, self.name + ".docs.jsonl"), "w", encoding="utf-8")
             self.count, self.starts = 0, []
         self.starts.append(self.count)
-        self.lines.write(json.dumps(about, ensure_ascii=False) + "\n")
+        self.lines.write(json.dumps(about) + "\n")
         self.file.write(np.ascontiguousarray(tokens, dtype=self.dtype).data)
         self.count += len(tokens)
 
@@ -300,7 +308,8 @@ class ShardWriter:
             np.save(path + ".docs.npy", np.array(self.starts, dtype=np.int64))
             self.shards.append(dict(name=self.name + ".npy", tokens=self.count, documents=len(self.starts),
                                     bytes=os.path.getsize(path + ".npy"), sha256=file_sha256(path + ".npy"),
-                                    docs_sha256=file_sha256(path + ".docs.npy")))
+                                    docs_sha256=file_sha256(path + ".docs.npy"),
+                                    about_sha256=file_sha256(path + ".docs.jsonl")))
             self.file = None
         return self.shards
 
@@ -321,7 +330,10 @@ def read_manifest(directory):
     try:
         with open(path, encoding="utf-8") as f:
             manifest = json.load(f)
-        manifest["kind"], manifest["splits"], manifest["tokenizer"]["sha256"]
+        manifest["kind"], manifest["tokenizer"]["sha256"]
+        for split in manifest["splits"].values():
+            for shard in split["shards"]:
+                shard["name"], shard["bytes"], shard["sha256"], shard["docs_sha256"], shard["about_sha256"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{directory} has no manifest.json; "
                                 f"build it with: python prepare.py corpus PATH --out {directory}") from None
@@ -361,8 +373,11 @@ class TokenData:
             raise FileNotFoundError(f"{path} is missing; {again}")
         if os.path.getsize(path) != shard["bytes"]:
             raise ValueError(f"{path} has {os.path.getsize(path):,} bytes instead of {shard['bytes']:,}; {again}")
-        if verify and file_sha256(path) != shard["sha256"]:
-            raise ValueError(f"{path} does not match its checksum; {again}")
+        stem = path.removesuffix(".npy")
+        for file, digest in ((path, "sha256"), (stem + ".docs.npy", "docs_sha256"),
+                             (stem + ".docs.jsonl", "about_sha256")):
+            if verify and file_sha256(file) != shard[digest]:
+                raise ValueError(f"{file} does not match its checksum; {again}")
         return np.load(path, mmap_mode="r")
 
     def tokens(self, split):

@@ -43,9 +43,7 @@ def validation_texts(corpus, max_bytes):
 
 
 def windows(ids, T):
-    """
-    Half-overlapping windows over a document: (inputs, targets) of T tokens each; a target that is not scored is -100.
-    """
+    """Half-overlapping windows of up to T tokens over a document: (inputs, targets), -100 where nothing is scored."""
     ids = torch.tensor(ids)
     stride = max(1, T // 2)
     scored = 0
@@ -54,41 +52,52 @@ def windows(ids, T):
         x, y = ids[start:end], ids[start + 1 : end + 1].clone()
         y[: scored - start] = -100
         scored = end
-        pad = T - len(x)
-        yield torch.nn.functional.pad(x, (0, pad)), torch.nn.functional.pad(y, (0, pad), value=-100)
+        yield x, y
 
 
 @torch.inference_mode()
 def score(model, tokenizer, texts, device, dtype="float32", batch_size=8, name=""):
-    """Per document: (nats, tokens) as a float64 array (N, 2). dtype: of the matrix products; weights stay float32."""
+    """
+    Per document: (nats, tokens) as a float64 array (N, 2). dtype is that of the blocks' products; the logits, where
+    bfloat16 would cost a hundredth of a nat, are always float32.
+    """
     T = model.config.block_size
     results = np.zeros((len(texts), 2))
-    rows = ((i, x, y) for i, text in enumerate(texts)
-            for x, y in windows([tokenizer.end_of_text, *tokenizer.encode(text).tolist()], T))
     batch = []
 
     def flush():
-        x, y = (torch.stack([row[k] for row in batch]).to(device) for k in (1, 2))
+        x, y = (torch.nn.utils.rnn.pad_sequence([row[k] for row in batch], True, value).to(device)
+                for k, value in ((1, 0), (2, -100)))
         with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-            for (i, _, _), state, target in zip(batch, model.hidden(x), y, strict=True):
-                results[i] += model.loss_of(state[None], target[None]).item(), (target >= 0).sum().item()
+            states = model.hidden(x)
+        for (i, _, _), state, target in zip(batch, states.float(), y, strict=True):
+            results[i] += model.loss_of(state[None], target[None]).item(), (target >= 0).sum().item()
         batch.clear()
 
-    with tqdm(total=len(texts), unit="document", desc=name, disable=None) as bar:
-        for row in rows:
-            batch.append(row)
+    for i, text in enumerate(tqdm(texts, unit="document", desc=name, disable=None)):
+        for x, y in windows([tokenizer.end_of_text, *tokenizer.encode(text).tolist()], T):
+            batch.append((i, x, y))
             if len(batch) == batch_size:
                 flush()
-                bar.update(row[0] - bar.n)
-        if batch:
-            flush()
+    if batch:
+        flush()
     return results
 
 
 def bootstrap(bits, size, draws=2000, seed=0):
     """95 % interval of sum(bits) / sum(size) over documents drawn with replacement; bits and size (N,)."""
-    chosen = np.random.default_rng(seed).integers(len(size), size=(draws, len(size)))
-    return [float(q) for q in np.quantile(bits[chosen].sum(1) / size[chosen].sum(1), [0.025, 0.975])]
+    rng = np.random.default_rng(seed)
+    samples = (rng.integers(len(size), size=len(size)) for _ in range(draws))
+    ratios = [bits[chosen].sum() / size[chosen].sum() for chosen in samples]
+    return [float(q) for q in np.quantile(ratios, [0.025, 0.975])]
+
+
+def xz_bits(text):
+    """Bits of the text under `xz -9e`, with no larger a dictionary than it can use."""
+    raw = text.encode()
+    dictionary = max(4096, 1 << min(26, len(raw).bit_length()))
+    filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME, dict_size=dictionary)]
+    return 8 * len(lzma.compress(raw, filters=filters))
 
 
 def loss_curve(run):
@@ -191,7 +200,7 @@ def main():
                            parameters=model.num_params(), dtype=dtype))
         samples[name] = sample.generate(model.to(getattr(torch, dtype)), tokenizer, prompts, args.max_new_tokens,
                                         args.temperature, seed=args.seed)
-    xz = np.array([8 * len(lzma.compress(t.encode(), preset=9 | lzma.PRESET_EXTREME)) for t in texts], dtype=np.float64)
+    xz = np.array([xz_bits(text) for text in texts], dtype=np.float64)
     bits_of["xz -9e, each document"] = xz
     models.append(dict(name="xz -9e, each document", bits_per_byte=float(xz.sum() / size.sum()),
                        interval_95=bootstrap(xz, size, seed=args.seed)))

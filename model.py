@@ -228,7 +228,7 @@ class GPT(nn.Module):
     # ------------------------------------------------------------------------------------------------------------------
     # generation
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, repetition_penalty=1.0,
                  stop_tokens=(), lengths=None, generator=None, use_cache=True, on_token=None):
         """
@@ -318,9 +318,10 @@ class GPT(nn.Module):
             raise ValueError(f"{directory} has an output head of its own; only GPT-2's tied head is supported")
         state = {k: v for k, v in state.items()
                  if not k.endswith((".attn.bias", ".attn.masked_bias"))}  # old mask buffers
-        bias = hf.get("bias", True)
+        # ours without biases has zeros there, written for transformers, which may have trained them since
+        bias = hf.get("bias", True) or any(bool(v.any()) for k, v in state.items() if k.endswith(".bias"))
         if not bias:
-            state = {k: v for k, v in state.items() if not k.endswith(".bias")}  # zeros, written for transformers
+            state = {k: v for k, v in state.items() if not k.endswith(".bias")}
         config = GPTConfig(vocab_size=hf["vocab_size"], block_size=hf.get("n_positions", 1024), n_layer=hf["n_layer"],
                            n_head=hf["n_head"], n_embd=hf["n_embd"], dropout=dropout, bias=bias)
         model = cls._with_state(config, {k: v.t() if is_conv1d(k) else v for k, v in state.items()}, directory)
@@ -333,7 +334,7 @@ class GPT(nn.Module):
             raise FileNotFoundError(f"there is no file {path}")
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            state, args = checkpoint["model"], checkpoint["model_args"]
+            state, args = checkpoint["model"], {"bias": True} | checkpoint["model_args"]
         except Exception as e:
             # torch.load has no error class of its own: zip, pickle, key and type errors all mean this
             raise ValueError(f"{path} is not a nanoGPT checkpoint ({type(e).__name__})") from None

@@ -25,6 +25,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
@@ -36,6 +37,12 @@ import data
 VERSION = "0.1"
 TEXT_KEYS = ("text", "content", "body", "document", "article", "raw_content", "page_content", "markdown", "passage")
 ID_KEYS = ("id", "doc_id", "metadata_accession-number", "accession", "filename", "url", "title")
+META_KEYS = {  # what is known of a filing, under the names that corpora use
+    "name": "company", "company_name": "company", "company_conformed_name": "company", "company": "company",
+    "central_index_key": "cik", "cik": "cik", "standard_industrial_classification": "sic", "sic": "sic",
+    "metadata_accession-number": "accession", "accession": "accession", "metadata_filing-date": "filed",
+    "filing_date": "filed", "filed": "filed", "metadata_period": "period", "period": "period",
+    "filing_type": "form", "form": "form"}
 JSONL_TASK_BYTES = 64 << 20  # a large JSONL file is cut into tasks of this size
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -85,7 +92,7 @@ def read_jsonl(path, part):
                 continue
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield Skip("a line that is no JSON")
                 continue
             yield from read_record(record, f"{os.path.basename(path)}@{f.tell() - len(line)}")
@@ -98,11 +105,9 @@ def read_parquet(path, part):
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
-        text = [k for k in TEXT_KEYS if k in names]
-        if not text:
+        columns = [n for n in names if n.lower() in (*TEXT_KEYS, *ID_KEYS, *META_KEYS, "meta", "metadata_filer")]
+        if not any(n.lower() in TEXT_KEYS for n in columns):
             raise Skip(f"no text column ({', '.join(TEXT_KEYS[:4])}, ...) among {', '.join(names[:8])}")
-        columns = [n for n in names
-                   if n in text or n in ID_KEYS or n in ("cik", "company") or n.startswith("metadata_")]
         row = 0
         for batch in file.iter_batches(batch_size=16, row_groups=[part], columns=columns):
             for record in batch.to_pylist():
@@ -114,66 +119,51 @@ def read_parquet(path, part):
 
 def read_record(record, where):
     """
-    One JSON object or parquet row -> a document. `text` is taken as clean; other columns that hold raw HTML are read.
+    One JSON object or parquet row -> a document. Text is taken as it is, unless it is a raw filing or HTML.
     """
     import edgar
 
-    if isinstance(record, str):
-        record = {"text": record}
-    text = next((record[k] for k in TEXT_KEYS
-                 if isinstance(record, dict) and isinstance(record.get(k), str) and record[k].strip()), None)
+    record = {k.lower(): v for k, v in record.items()} if isinstance(record, dict) else {"text": record}
+    texts = (record.get(k) for k in TEXT_KEYS)
+    text = next((t for t in texts if isinstance(t, str) and t.strip()), None)
     if text is None:
         yield Skip(f"a record without text (none of {', '.join(TEXT_KEYS[:4])}, ...)")
         return
     name = next((str(record[k]) for k in ID_KEYS if record.get(k)), where)
+    document = {"id": name, "text": text, "meta": {}}
     if edgar.looks_like_filing(text[:4096]):
         try:
             document = edgar.parse_filing(text, name)
         except ValueError as e:
             yield Skip(str(e))
             return
-    else:
-        document = {"id": name, "text": text, "meta": {}}
-    document["meta"] |= filing_metadata(record)
+    document["meta"] |= record_metadata(record)
     yield document
 
 
-def filing_metadata(record):
-    """
-    cik, company, filed, ... of a record: its own keys, `meta`, and the metadata_* columns of the EDGAR parquet shards.
-    """
+def record_metadata(record):
+    """cik, company, filed, ... of a record: its `meta`, its filer (JSON in some parquet corpora), its own keys."""
     meta = dict(record["meta"]) if isinstance(record.get("meta"), dict) else {}
     filer = record.get("metadata_filer")
-    if isinstance(filer, str):
-        try:
-            filer = json.loads(filer)
-        except ValueError:
-            filer = None
+    try:
+        filer = json.loads(filer) if isinstance(filer, str) else filer
+    except ValueError:
+        filer = None
     filer = filer[0] if isinstance(filer, list) and filer else filer
     found = {k.lower().replace(" ", "_"): v for k, v in find_values(filer)} if isinstance(filer, dict) else {}
-    found |= {k.lower(): v for k, v in record.items()
-              if k.lower() in ("cik", "company", "form", "filed", "period", "accession")}
-    for key, names in {"cik": ("cik", "central_index_key"),
-                       "company": ("company", "company_conformed_name", "company_name", "name"),
-                       "sic": ("sic", "standard_industrial_classification"), "form": ("form",),
-                       "accession": ("accession",), "filed": ("filed",), "period": ("period",)}.items():
-        value = next((found[n] for n in names if found.get(n)), None)
-        if value is not None:
-            meta[key] = str(value)
-    for key, column in {"accession": "metadata_accession-number", "filed": "metadata_filing-date",
-                        "period": "metadata_period"}.items():
-        if record.get(column):
-            meta[key] = str(record[column])
-    if str(meta.get("cik", "")).isdigit():
-        meta["cik"] = meta["cik"].zfill(10)
-    return meta
+    found |= {k: v for k, v in record.items() if k in META_KEYS and v not in (None, "")}
+    meta |= {META_KEYS[k]: str(v) for k, v in found.items() if k in META_KEYS}
+    for key in ("cik", "company"):
+        if meta.get(key) is not None:
+            meta[key] = str(meta[key])
+    cik = meta.get("cik", "").removesuffix(".0")  # a column of floats
+    if cik.isdigit():
+        meta["cik"] = cik.zfill(10)
+    return {k: v for k, v in meta.items() if isinstance(v, list) == (k in ("co_registrants", "former_names"))}
 
 
 def find_values(tree):
-    """
-    The (key, scalar) pairs of nested dicts:
-    filer metadata is flat in some corpora and follows the SGML header in others.
-    """
+    """The (key, scalar) pairs of nested dicts: filers are flat in some corpora and follow the SGML header in others."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from find_values(value)
@@ -187,11 +177,16 @@ READERS = {".txt": read_text, ".md": read_text, ".text": read_text,
 
 
 def list_inputs(paths):
-    """Files named, and files inside folders named, in an order that does not depend on the file system."""
+    """Files named, and files inside folders named, hidden ones aside, in an order that does not depend on the disk."""
     for path in paths:
         if os.path.isdir(path):
-            for folder, folders, files in os.walk(path):
+            visited = set()  # links to folders are followed, each folder once
+            for folder, folders, files in os.walk(path, followlinks=True):
                 folders[:] = sorted(f for f in folders if not f.startswith("."))
+                if os.path.realpath(folder) in visited:
+                    folders.clear()
+                    continue
+                visited.add(os.path.realpath(folder))
                 yield from (os.path.join(folder, f) for f in sorted(files) if not f.startswith("."))
         elif os.path.exists(path):
             yield path
@@ -227,8 +222,10 @@ def tasks_of(path):
 # ----------------------------------------------------------------------------------------------------------------------
 # Read: documents into spool files
 
-PLACE = np.dtype([("order", "u8"), ("text", "u8"), ("owner", "u8"), ("name", "u8"),
-                  ("task", "u4"), ("offset", "u8"), ("size", "u4"), ("about", "u8")])
+# what the parent knows of a document, 48 bytes: hashes of its place in the shuffle, of its text and of its owner (a
+# company, or itself), and where the worker put it
+PLACE = np.dtype([("order", "u8"), ("text", "u8"), ("owner", "u8"), ("task", "u4"), ("size", "u4"),
+                  ("offset", "u8"), ("about", "u8")])
 
 
 def hash64(*parts):
@@ -241,9 +238,10 @@ def hash64(*parts):
 def spool(task, path, part, folder, seed):
     """
     Worker: read one task, write its texts to folder/<task>.txt and a line about each to folder/<task>.jsonl. Returns
-    what the parent needs: the places (a PLACE array) and the reasons for skips with their counts.
+    what the parent needs: the places (a PLACE array), pairs of owners that are the same company, and the reasons for
+    skips with their counts.
     """
-    places, skips = [], collections.Counter()
+    places, same, skips = [], set(), collections.Counter()
     with (open(os.path.join(folder, f"{task}.txt"), "wb") as texts,
           open(os.path.join(folder, f"{task}.jsonl"), "wb") as lines):
         try:
@@ -256,18 +254,24 @@ def spool(task, path, part, folder, seed):
                 if not raw:
                     skips["no text in it"] += 1
                     continue
-                meta = document["meta"]
                 digest = hash64(raw.decode())
-                owner = hash64("cik", meta["cik"]) if meta.get("cik") else 0
-                name = hash64("name", company_key(meta["company"])) if meta.get("company") else 0
-                places.append((hash64(seed, digest), digest, owner, name, task, texts.tell(), len(raw), lines.tell()))
+                owners = owners_of(document["meta"]) or [digest]
+                same.update((owners[0], other) for other in owners[1:])
+                places.append((hash64(seed, digest), digest, owners[0], task, len(raw), texts.tell(), lines.tell()))
                 texts.write(raw)
-                about = {"id": document["id"], "source": os.path.basename(path), "bytes": len(raw), **meta}
-                lines.write(json.dumps(about, ensure_ascii=True).encode() + b"\n")
-        except (ValueError, RecursionError, MemoryError) as e:
-            # the file as a whole is unreadable; OSError ends the run
-            skips[str(e) or type(e).__name__] += 1
-    return np.array(places, dtype=PLACE), skips
+                about = {"id": document["id"], "source": os.path.basename(path), "bytes": len(raw), **document["meta"]}
+                lines.write(json.dumps(about, default=str).encode() + b"\n")
+        except ValueError as e:  # the rest of the file is unreadable; OSError (a full disk) ends the run
+            skips[str(e)] += 1
+    return np.array(places, dtype=PLACE), same, skips
+
+
+def owners_of(meta):
+    """Every name by which the metadata knows the company, as hashes; one that names two companies makes them one."""
+    ciks = [meta.get("cik"), *meta.get("co_registrants", [])]
+    names = [meta.get("company"), *meta.get("former_names", [])]
+    return ([hash64("cik", cik) for cik in ciks if cik]
+            + [hash64("name", company_key(name)) for name in names if name and company_key(name)])
 
 
 def company_key(name):
@@ -283,9 +287,10 @@ def company_key(name):
 # Plan: duplicates, split, order
 
 
-def companies(places):
+def companies(found, same):
     """
-    A group number per document: documents that share a CIK or a company name, directly or through others, are one.
+    A group per document, uint64: documents are of one company if their owners are the same, directly or through other
+    documents, and copies of one text belong together.
     """
     parent = {}
 
@@ -294,26 +299,23 @@ def companies(places):
             parent[x] = x = parent[parent[x]]
         return x
 
-    for owner, name in np.unique(places[["owner", "name"]]).tolist():
-        if owner and name:
-            a, b = sorted((find(owner), find(name)))
-            parent[b] = a
-    keys = np.where(places["owner"] > 0, places["owner"], places["name"])
-    keys = np.where(keys > 0, keys, places["text"])  # nothing known: a document is on its own
-    unique, which = np.unique(keys, return_inverse=True)
-    return np.array([find(int(k)) for k in unique], dtype=np.uint64)[which]
+    by_text = found[np.argsort(found["text"], kind="stable")]
+    copies = by_text["text"][1:] == by_text["text"][:-1]
+    for a, b in [*sorted(same), *zip(by_text["owner"][1:][copies].tolist(), by_text["owner"][:-1][copies].tolist(),
+                                     strict=True)]:
+        low, high = sorted((find(a), find(b)))
+        parent[high] = low
+    unique, which = np.unique(found["owner"], return_inverse=True)
+    return np.array([find(owner) for owner in unique.tolist()], dtype=np.uint64)[which]
 
 
-def hold_out(places, fraction, seed):
-    """A boolean per document: whole companies, in the order of a hash, until they hold this fraction of the bytes."""
-    group = companies(places)
-    if len(np.unique(group)) == 1:
-        group = places["text"]  # a single company: its documents, which is all the separation there can be
+def hold_out(group, size, fraction, seed):
+    """A boolean per document: whole groups, in the order of a hash, until they hold this fraction of the bytes."""
     unique, which = np.unique(group, return_inverse=True)
     if fraction == 0 or len(unique) < 2:
-        return np.zeros(len(places), dtype=bool)
-    sizes = np.bincount(which, weights=places["size"])
-    order = np.argsort([hash64(seed, "split", int(g)) for g in unique], kind="stable")
+        return np.zeros(len(group), dtype=bool)
+    sizes = np.bincount(which, weights=size)
+    order = np.argsort([hash64(seed, "split", g) for g in unique.tolist()], kind="stable")
     target, held, chosen = fraction * sizes.sum(), 0.0, []
     for g in order:
         if held < target and held + sizes[g] <= 1.5 * target:  # a company too large for the rest stays in training
@@ -338,22 +340,28 @@ def cut_in_two(place, folder, fraction):
     return place
 
 
-def plan(found, args, folder):
-    """(places in shuffled order, a boolean per place: held out?, duplicates dropped, the split policy in words)."""
-    _, first = np.unique(found["text"], return_index=True)
-    places = found[np.sort(first)]
-    places = places[np.argsort(places["order"], kind="stable")]
-    held = hold_out(places, args.val_fraction, args.seed)
-    share = f"until {args.val_fraction:.2%} of the bytes are held out"
-    policy = ("whole companies (joined by CIK or name; a document of no known company is its own), "
-              f"in the order of a seeded hash, {share}")
+def plan(found, same, args, folder):
+    """(places in shuffled order, a group per place, a boolean per place: held out?, the split policy in words)."""
+    group = companies(found, same)
+    # of the copies of a text, keep one that knows its company, whatever the order of the inputs
+    order = np.lexsort((found["task"], found["owner"], found["owner"] == found["text"], found["text"]))
+    kept = order[np.r_[True, found["text"][order][1:] != found["text"][order][:-1]]]
+    kept = kept[np.argsort(found["order"][kept], kind="stable")]
+    places, group = found[kept], group[kept]
+    policy = "whole companies (joined by CIK and name; a document of no known company is its own)"
     if len(places) == 1 and args.val_fraction:
         places = cut_in_two(places, folder, args.val_fraction)
-        held = np.array([False, True])[: len(places)]
-        policy = f"the end of the only document, {args.val_fraction:.2%} of its bytes"
-    elif len(np.unique(companies(places))) == 1:
-        policy = f"documents of the only company, so the split shares its habits, {share}"
-    return places, held, len(found) - len(first), policy if held.any() else "no validation split"
+        group, held = group[[0] * len(places)], np.array([False, True])[: len(places)]
+        policy = "the end of the only document"
+    elif len(np.unique(group)) == 1:
+        held = hold_out(places["text"], places["size"], args.val_fraction, args.seed)
+        policy = "documents of the only company, so that training has seen its habits"
+    else:
+        held = hold_out(group, places["size"], args.val_fraction, args.seed)
+    if not held.any():
+        return places, group, held, "no validation split"
+    share = places["size"][held].sum() / places["size"].sum()
+    return places, group, held, f"{policy}, in the order of a seeded hash: {share:.2%} of the bytes are held out"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -362,10 +370,10 @@ def plan(found, args, folder):
 WORKER = {}  # what a worker keeps between calls: its tokenizer
 
 
-def encode_documents(folder, places, tokenizer_json):
+def encode_documents(folder, places, work):
     """Worker: the documents at these places -> a list of (token ids with end-of-text, line about it)."""
-    if WORKER.get("json") != tokenizer_json:
-        WORKER.update(json=tokenizer_json, tokenizer=data.Tokenizer(json.loads(tokenizer_json), "spool"))
+    if "tokenizer" not in WORKER:
+        WORKER["tokenizer"] = data.Tokenizer.load(work)
     tokenizer = WORKER["tokenizer"]
     end = tokenizer.dtype(tokenizer.end_of_text)
     return [(np.append(tokenizer.encode(text), end), about) for text, about in read_spool(folder, places)]
@@ -439,9 +447,7 @@ def corpus(args):
     shutil.rmtree(work, ignore_errors=True)
     folder = os.path.join(work, "spool")
     os.makedirs(folder)
-    # workers leave Ctrl-C to the parent, which cancels what has not begun
-    pool = concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn"),
-                                                  initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    pool = concurrent.futures.ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), start_worker)
     try:
         build(args, work, folder, pool)
         pool.shutdown()
@@ -460,20 +466,34 @@ def corpus(args):
           f"python train.py --data {out} --out runs/NAME")
 
 
+def start_worker():
+    """A worker leaves Ctrl-C to the parent, which cancels what has not begun, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def build(args, work, folder, pool):
     """Read, plan, encode, and write the manifest, all inside the folder `work`."""
-    found, sources, skipped = read_all(args, folder, pool)
+    found, same, sources, skipped = read_all(args, folder, pool)
     if len(found) == 0:
         raise ValueError(f"no readable document in {' '.join(args.paths)} "
                          f"({skipped[0]['path']}: {skipped[0]['reason']})")
-    places, held, duplicates, policy = plan(found, args, folder)
+    places, group, held, policy = plan(found, same, args, folder)
+    duplicates = len(found) - len(np.unique(found["text"]))
     print(f"{len(places):,} documents, {places['size'].sum() / 1e6:,.1f} MB of text; "
           f"{duplicates:,} exact duplicates dropped")
     tokenizer = choose_tokenizer(args.tokenizer, folder, places[~held])
     check_tokenizer(tokenizer, folder, places[~held])
+    if args.tokenizer.startswith("bpe:") and tokenizer.vocab_size < int(args.tokenizer[4:]):
+        print(f"the corpus is too small for {args.tokenizer}: it gave a vocabulary of {tokenizer.vocab_size:,}")
     tokenizer.save(work)
     splits = {split: encode_all(split, places[chosen], tokenizer, args, work, folder, pool)
-              for split, chosen in (("train", ~held), ("val", held))}
+              | {"companies": len(np.unique(group[chosen]))} for split, chosen in (("train", ~held), ("val", held))}
     manifest = dict(
         format_version=data.FORMAT_VERSION, kind="lm", tool=f"tenk {VERSION}",
         tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size,
@@ -491,7 +511,7 @@ def build(args, work, folder, pool):
 
 
 def read_all(args, folder, pool):
-    """Spool every input: (the PLACE array of all documents, a list of sources, a list of what was skipped and why)."""
+    """Spool every input: (a PLACE array of all documents, pairs of same owners, the sources, what was skipped)."""
     skipped, tasks, sources = [], [], {}
     for path in dict.fromkeys(list_inputs(args.paths)):
         try:
@@ -510,10 +530,11 @@ def read_all(args, folder, pool):
     print(f"reading {len(sources):,} files with {args.workers} workers")
     calls = ((i, path, part, folder, args.seed) for i, (path, part) in enumerate(tasks))
     results = in_order(pool, spool, calls, 4 * args.workers)
-    found = []
-    for (path, _), (places, skips) in zip(tasks, tqdm(results, total=len(tasks), unit="task", disable=None),
+    found, same = [], set()
+    for (path, _), (places, pairs, skips) in zip(tasks, tqdm(results, total=len(tasks), unit="task", disable=None),
                                           strict=True):
         found.append(places)
+        same |= pairs
         sources[path]["documents"] += len(places)
         skipped += [dict(path=path, reason=reason, records=n) for reason, n in sorted(skips.items())]
     digests = in_order(pool, data.file_sha256, ((path,) for path in sources), 4 * args.workers)
@@ -523,13 +544,13 @@ def read_all(args, folder, pool):
         print(f"  skipped {s['path']}: {s['reason']}" + (f" ({s['records']} times)" if s.get("records", 1) > 1 else ""))
     if len(skipped) > 20:
         print(f"  ... and {len(skipped) - 20} more, all named in the manifest")
-    return np.concatenate(found), list(sources.values()), skipped
+    return np.concatenate(found), same, list(sources.values()), skipped
 
 
 def encode_all(split, places, tokenizer, args, work, folder, pool):
     """Encode the documents at these places into the shards of a split; returns the split's entry in the manifest."""
     writer = data.ShardWriter(work, split, tokenizer.dtype, args.shard_tokens)
-    calls = ((folder, batch, tokenizer.to_json()) for batch in batches(places))
+    calls = ((folder, batch, work) for batch in batches(places))
     size = int(places["size"].sum())
     with tqdm(total=size, unit="B", unit_scale=True, desc=f"encoding {split}", disable=None) as bar:
         for encoded in in_order(pool, encode_documents, calls, 4 * args.workers):
@@ -537,8 +558,7 @@ def encode_all(split, places, tokenizer, args, work, folder, pool):
                 writer.add(tokens, about)
                 bar.update(about["bytes"])
     shards = writer.finish()
-    return dict(documents=len(places), companies=len(np.unique(companies(places))), bytes=size,
-                tokens=sum(s["tokens"] for s in shards), shards=shards)
+    return dict(documents=len(places), bytes=size, tokens=sum(s["tokens"] for s in shards), shards=shards)
 
 
 def synth(args):

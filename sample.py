@@ -31,7 +31,7 @@ def read_prompts(path):
         for i, line in lines:
             try:
                 record = json.loads(line)
-                prompts.append(record["prompt"] if "prompt" in record else record["text"])
+                prompts.append("" + (record["prompt"] if "prompt" in record else record["text"]))
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f'{path}:{i} is no JSON object with a "prompt"') from None
     else:

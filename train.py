@@ -16,6 +16,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -30,12 +31,13 @@ import cli
 import data
 from model import GPT, SIZES, GPTConfig
 
-# dense bf16 tensor-core peaks in TFLOP/s, by a part of the device's name; the first that matches counts
-PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "GH200": 989,
-               "A100": 312, "A10G": 70, "A10": 125, "A40": 150, "A6000": 155,
-               "L40S": 362, "L4": 121, "V100": 125, "T4": 65, "MI300X": 1307, "MI325X": 1307, "MI250X": 383,
-               "RTX 5090": 209, "RTX 4090": 165, "RTX 4080": 97, "RTX 4070 Ti": 80, "RTX 4070": 58, "RTX 4060": 30,
-               "RTX 3090": 71}
+# dense bf16 tensor-core peaks in TFLOP/s, by words of the device's name; the first that matches counts
+PEAK_TFLOPS = {
+    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "GH200": 989, "A100": 312, "A10G": 70, "A10": 125,
+    "A40": 150, "A6000": 155, "L40S": 362, "L40": 181, "L4": 121, "V100": 125, "T4": 65, "MI300X": 1307,
+    "MI325X": 1307, "MI250X": 383, "RTX 5090": 209, "RTX 4090": 165, "RTX 4080 SUPER": 104, "RTX 4080": 97,
+    "RTX 4070 Ti SUPER": 88, "RTX 4070 Ti": 80, "RTX 4070 SUPER": 71, "RTX 4070": 58, "RTX 4060 Ti": 44,
+    "RTX 4060": 30, "RTX 3090 Ti": 80, "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
 FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
@@ -101,7 +103,7 @@ def read_args():
         parser.error("--out is missing: name the run directory to write, as in --out runs/first")
     newest = checkpoint.resolve(args.out)
     if args.resume and newest != args.out:
-        _, state = checkpoint.load_state(newest)
+        state = checkpoint.load_json_state(newest)
         parser.set_defaults(**{k: v for k, v in state["args"].items()
                                if k not in ("resume", "out", "device", "compile")})
         args = parser.parse_args()
@@ -121,7 +123,7 @@ def read_args():
 def peak_flops(device):
     """Dense bf16 FLOP/s of this GPU, or None if it is not in the table."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((1e12 * t for part, t in PEAK_TFLOPS.items() if part in name), None)
+    return next((1e12 * t for part, t in PEAK_TFLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -252,10 +254,13 @@ def main():
     args, resumed = read_args()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = cli.choose_device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo",
+                                device_id=device if device.type == "cuda" else None)
     say = print if rank == 0 else lambda *a, **k: None
-    dtype = cli.choose_dtype(args.dtype, device)
+    args.dtype = dtype = cli.choose_dtype(args.dtype, device)
     args.compile = device.type == "cuda" if args.compile is None else bool(args.compile)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # what stays in float32 may use TF32
@@ -320,19 +325,28 @@ def main():
     # optimizers and what a resumed run brings along
     optimizers = make_optimizers(model, args, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == "float16" and device.type == "cuda")
-    step, skipped, best = 0, 0, dict(step=0, val_loss=None, val_bpb=None)
+    step, validated, skipped, best = 0, -1, 0, dict(step=0, val_loss=None, val_bpb=None)
     if resumed:
         tensors, state = checkpoint.load_state(resumed)
         if state["data_fingerprint"] != corpus.fingerprint():
             raise ValueError(f"{args.data} is not the data this run was trained on; "
                              "name that directory with --data, or start a new run")
         restore_optimizers(model, optimizers, tensors)
-        scaler.load_state_dict(state["scaler"])
-        step, skipped, best = state["step"], state["skipped"], state["best"]
+        if scaler.is_enabled() and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        step, skipped, best, validated = state["step"], state["skipped"], state["best"], state["validated"]
         say(f"resumed  {resumed} at step {step:,}")
+    if world > 1:
+        seen = [None] * world
+        dist.all_gather_object(seen, step)
+        if len(set(seen)) > 1:
+            raise ValueError(f"the ranks found checkpoints of different steps {sorted(set(seen))}; "
+                             "--out must be a folder that all of them share")
     if rank == 0:
         os.makedirs(args.out, exist_ok=True)
         checkpoint.clean(args.out)
+        if resumed:
+            checkpoint.point_to(args.out, step)  # a kill may have come between the rename and this
         cut_log(args.out, step if resumed else -1)
 
     autocast = ((lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32"
@@ -364,7 +378,7 @@ def main():
 
     def save():
         if rank == 0:
-            state = dict(step=step, tokens=step * args.batch_tokens, skipped=skipped, best=best,
+            state = dict(step=step, tokens=step * args.batch_tokens, validated=validated, skipped=skipped, best=best,
                          scaler=scaler.state_dict(), args=vars(args),
                          data_fingerprint=corpus.fingerprint(), torch=torch.__version__)
             checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers), state, args.keep)
@@ -375,7 +389,7 @@ def main():
             dist.barrier()
 
     # the loop: validate, save, stop, or take one step
-    saved, validated = step if resumed else -1, step if resumed else -1
+    saved = step if resumed else -1
     clock, clock_step, bad_in_a_row = time.perf_counter(), step, 0
     model.train()
     while True:
@@ -425,12 +439,12 @@ def main():
             dist.all_reduce(news)
         train_loss, told_to_stop = news.tolist()
         norm = norm.item()
-        # an overflow of float16 gradients is no fault of the batch: the scaler skips that step and lowers its scale
-        bad = not math.isfinite(train_loss) or not (math.isfinite(norm) or scaler.is_enabled())
-        if not bad or scaler.is_enabled():
+        if math.isfinite(train_loss) and math.isfinite(norm):
             for optimizer in optimizers:
                 scaler.step(optimizer)
-            scaler.update()
+        scaler.update()
+        # an overflow of float16 gradients is no fault of the batch: the step is skipped and the scale comes down
+        bad = not math.isfinite(train_loss) or not (math.isfinite(norm) or scaler.is_enabled())
         bad_in_a_row = bad_in_a_row + 1 if bad else 0
         if bad:
             skipped += 1

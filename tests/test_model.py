@@ -205,15 +205,32 @@ def test_flops_of_gpt2_small():
     assert model.flops_per_token() == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
-def test_compiled_model_gives_the_same_loss():
+def test_compiled_model_gives_the_same_loss_and_gradients(monkeypatch):
     torch._dynamo.reset()
+    monkeypatch.setattr(GPT, "chunk_rows", lambda self: 40)
     model = tiny().train()
     idx = torch.randint(101, (2, 48))
     _, loss = model(idx, idx)
+    loss.backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
     try:
         _, compiled = torch.compile(model)(idx, idx)
     except Exception as e:
         if "compiler" in str(e).lower() or "InvalidCxxCompiler" in type(e).__name__:
             pytest.skip("torch.compile needs a C++ compiler here")
         raise
+    compiled.backward()
     assert torch.allclose(loss, compiled, rtol=1e-5)
+    for name, p in model.named_parameters():
+        assert torch.allclose(p.grad, expected[name], atol=1e-6), name
+
+
+def test_biases_trained_elsewhere_are_not_lost(tmp_path):
+    tiny(bias=False).save_pretrained(tmp_path)
+    hf = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    hf.transformer.h[0].mlp.c_fc.bias.data += 1.0
+    hf.save_pretrained(tmp_path)
+    idx = torch.randint(101, (1, 9))
+    with torch.no_grad():
+        assert (GPT.from_pretrained(tmp_path).eval()(idx)[0] - hf(idx).logits).abs().max() <= 1e-4

@@ -136,6 +136,25 @@ def test_companies_never_straddle_the_split(tmp_path):
     assert manifest["splits"]["val"]["companies"] == len(sides["val"])
 
 
+def test_odd_metadata_neither_crashes_nor_splits_a_company(tmp_path):
+    odd = {"cik": 320193, "company": 7, "former_names": "x", "when": None}
+    records = [{"text": f"one {i}", "meta": odd} for i in range(4)]
+    records += [{"Text": f"two {i}", "CIK": 320193.0, "company_name": "Seven"} for i in range(4)]
+    records += [{"text": "one 0"}, {"text": "two 1", "CIK": None}]  # copies that do not know their company
+    records += [{"text": f"by name {i}", "company": "SEVEN, INC."} for i in range(3)]
+    records += [{"text": f"other {i}"} for i in range(9)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n" + "[" * 100_000 + "\n")
+    pq.write_table(pa.table({"TEXT": ["in parquet"], "CIK": [320193.0], "Form": ["10-K"]}), tmp_path / "y.parquet")
+    manifest, _ = build(tmp_path, tmp_path / "x.jsonl", tmp_path / "y.parquet", val_fraction=0.3)
+    companies = {s: manifest["splits"][s]["companies"] for s in ("train", "val")}
+    assert sum(companies.values()) == 10 and manifest["exact_duplicates_dropped"] == 2
+    found = texts(tmp_path / "out")
+    sides = {s: {data.TokenData(str(tmp_path / "out")).tokenizer.decode(t).split()[0]
+                 for _, t in data.TokenData(str(tmp_path / "out")).read_documents(s)} for s in ("train", "val")}
+    assert len({"one", "two", "by", "in"} & sides["train"]) in (0, 4)
+    assert {a["cik"] for a, t in found.values() if t.startswith(("one", "two", "in"))} == {"0000320193"}
+
+
 def test_a_single_document_gives_its_end_for_validation(tmp_path):
     paragraphs = [f"Paragraph {i} of the only document, naïve and long enough to be cut somewhere." for i in range(200)]
     (tmp_path / "x.txt").write_text("\n\n".join(paragraphs))

@@ -57,7 +57,7 @@ def test_windows_score_each_token_once():
         rows = list(evaluation.windows(list(range(n)), T))
         scored = torch.cat([y[y >= 0] for _, y in rows])
         assert scored.tolist() == list(range(1, n)), (n, T)
-        assert all(len(x) == len(y) == T for x, y in rows)
+        assert all(len(x) == len(y) <= T for x, y in rows)
         for x, y in rows:
             assert (y[y >= 0] == x[y >= 0] + 1).all()
 

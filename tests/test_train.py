@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_resume_is_exact(corpus, tmp_path, flags):
     done = run("train.py", "--out", tmp_path / "parts", "--resume")  # the other flags come from the checkpoint
     assert f"at step {stopped}" in done.stdout
     same_checkpoint(checkpoint.resolve(tmp_path / "whole"), checkpoint.resolve(tmp_path / "parts"))
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
 
 
 def kill_and_compare(corpus, tmp_path, kills, steps, rng):
@@ -108,7 +109,7 @@ def kill_and_compare(corpus, tmp_path, kills, steps, rng):
             GPT.from_pretrained(checkpoint.resolve(out))  # whatever is there is whole
     run(*command[1:])
     same_checkpoint(checkpoint.resolve(tmp_path / "whole"), checkpoint.resolve(out))
-    assert losses(tmp_path / "whole") == losses(out)
+    assert log_of(tmp_path / "whole") == log_of(out)
     return in_write
 
 
@@ -136,16 +137,20 @@ def test_two_ranks_and_any_accumulation_give_the_same_losses(corpus, tmp_path):
 
 
 def test_two_ranks_stop_together_and_resume(corpus, tmp_path):
-    base = ["--data", corpus, "--steps", 400, *TINY, *EXACT]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               "train.py", *map(str, base), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    base = ["--data", corpus, "--steps", 24, *TINY, *EXACT]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
+    process = subprocess.Popen([sys.executable, *torchrun, *map(str, base), "--out", str(tmp_path / "run")], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     for line in process.stdout:
         if line.startswith("step      6/"):
             process.send_signal(signal.SIGTERM)
     assert process.wait() != 0
-    assert checkpoint.steps(tmp_path / "run")[-1] >= 5
+    assert 6 <= checkpoint.steps(tmp_path / "run")[-1] < 24
+    run(*torchrun, "--out", tmp_path / "run", "--resume")
+    run("train.py", *base, "--out", tmp_path / "one")
+    for a, b in zip(log_of(tmp_path / "one"), log_of(tmp_path / "run"), strict=True):
+        for key in ("step", "train_loss", "val_loss"):
+            assert key not in a or abs(a[key] - b[key]) <= 1e-5 * a[key]
 
 
 def test_continued_pretraining_starts_where_the_other_run_ended(trained, corpus, tmp_path):
@@ -201,5 +206,23 @@ def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices(kind):
     assert decayed == {p for p in model.parameters() if p.dim() == 2}
 
 
-def test_an_unknown_gpu_has_no_peak():
+@pytest.mark.parametrize("name, tflops", [
+    ("NVIDIA GeForce RTX 4070", 58), ("NVIDIA GeForce RTX 4070 Ti", 80), ("NVIDIA A100-SXM4-80GB", 312),
+    ("Tesla T4", 65),
+    ("NVIDIA H100 80GB HBM3", 989), ("AMD Instinct MI300X", 1307), ("NVIDIA L40S", 362), ("NVIDIA L4", 121),
+    ("NVIDIA RTX A4000", None), ("NVIDIA A400", None), ("Some new thing", None)])
+def test_peaks_of_gpus_are_known_or_none(name, tflops, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert train.peak_flops(torch.device("cuda")) == (tflops and tflops * 1e12)
     assert train.peak_flops(torch.device("cpu")) is None
+
+
+def test_a_run_copied_with_its_links_followed_goes_on(corpus, tmp_path):
+    base = ["--data", corpus, *TINY, *EXACT]
+    run("train.py", *base, "--out", tmp_path / "run", "--steps", 7)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for n in checkpoint.steps(tmp_path / "copy")[1:]:
+        shutil.rmtree(checkpoint.step_directory(tmp_path / "copy", n))
+    run("train.py", "--out", tmp_path / "copy", "--resume")
+    assert os.path.islink(tmp_path / "copy" / "latest") and os.path.islink(tmp_path / "copy" / "model.safetensors")
+    same_checkpoint(checkpoint.resolve(tmp_path / "copy"), checkpoint.resolve(tmp_path / "run"))
