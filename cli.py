@@ -9,6 +9,7 @@ and end in words a person can use.
 comment; what stands later on the command line wins. TENK_DEBUG=1 shows the traceback behind a one-line error.
 """
 import argparse
+import ctypes
 import errno
 import os
 import shlex
@@ -80,7 +81,25 @@ def choose_device(name):
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as e:
         raise ValueError(f"--device {name} can't be used here ({str(e).splitlines()[0]}); try --device auto") from None
+    if name == "cpu":
+        keep_freed_memory()
     return torch.device(name)
+
+
+def keep_freed_memory(keep=True):
+    """
+    Tell glibc to keep large freed blocks. By default it gives them back to the kernel, which hands out every page anew,
+    zeroed, at the next allocation of the same size: a third of a training step on a CPU. Elsewhere: no effect.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+    mallopt(M_MMAP_MAX, 0 if keep else 65536)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**26)
+    if not keep:  # where glibc's own adjustment ends in a process with large blocks
+        mallopt(M_MMAP_THRESHOLD, 2**25)
 
 
 def choose_dtype(name, device):

@@ -221,9 +221,8 @@ class GPT(nn.Module):
             block.attn.dropout = block.mlp.dropout = p
 
     def chunk_rows(self):
-        """Rows of logits to hold at a time: about 2^28 floats (1 GB) on a GPU; on a CPU, what stays near the cache."""
-        floats = 2**28 if self.wte.weight.is_cuda else 2**22
-        return max(256, floats // self.config.vocab_size // 64 * 64)
+        """Rows of logits to hold at a time: on a GPU about 2^28 floats (1 GB); on a CPU few, to stay near the cache."""
+        return max(512, 2**28 // self.config.vocab_size // 64 * 64) if self.wte.weight.is_cuda else 512
 
     # ------------------------------------------------------------------------------------------------------------------
     # generation

@@ -2,7 +2,6 @@
 import contextlib
 import importlib
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -215,7 +214,7 @@ def test_resume_of_what_can_not_be_resumed(trained, broken_run, corpus, tmp_path
     fails("train.py", "--data", corpus, "--out", trained, says="--resume")
     fails("train.py", "--out", broken_run, "--resume", "--lr", "0.5", says="--lr")
     os.truncate(newest(broken_run) / "train_state.safetensors", 100)
-    fails("train.py", "--out", broken_run, "--resume", "--steps", "10", says="train_state")
+    fails("train.py", "--out", broken_run, "--resume", "--steps", "10", says="training state")
     (newest(broken_run) / "train_state.json").unlink()
     fails("train.py", "--out", broken_run, "--resume", says="--init")
 
@@ -314,4 +313,4 @@ def test_help_shows_defaults():
     for script in ("prepare.py", "train.py", "sample.py", "eval.py", "checkpoint.py"):
         assert "--help" in run(script, "--help").stdout
     out = run("train.py", "--help").stdout
-    assert "default: 131072" in out and json.dumps(0.95) in out
+    assert "131072" in out and "0.95" in out
