@@ -1,5 +1,5 @@
 # make demo    the whole road in about five minutes on a laptop: filings -> shards -> training -> report
-# make test    the tests, under ten minutes on two cores            make test-all    with the slow ones
+# make test    the tests, under ten minutes on two cores            make test-slow   the few that take longer
 # make lint    style                                                make clean       remove .venv and runs/demo
 #
 # The first of them creates .venv and installs into it; later ones find it there.
@@ -8,7 +8,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN = .venv/bin/python
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-slow lint clean
 .NOTPARALLEL:
 
 demo: .venv/installed
@@ -28,8 +28,8 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(RUN) -m pytest -m "not slow"
 
-test-all: .venv/installed-dev
-	$(RUN) -m pytest
+test-slow: .venv/installed-dev
+	$(RUN) -m pytest -m slow
 
 lint: .venv/installed-dev
 	$(RUN) -m ruff check .
