@@ -334,6 +334,7 @@ class GPT(nn.Module):
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             state, args = checkpoint["model"], {"bias": True} | checkpoint["model_args"]
+            args = {k: args[k] for k in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")}
         except Exception as e:
             # torch.load has no error class of its own: zip, pickle, key and type errors all mean this
             raise ValueError(f"{path} is not a nanoGPT checkpoint ({type(e).__name__})") from None
@@ -343,8 +344,7 @@ class GPT(nn.Module):
         if args["vocab_size"] == 50304:  # GPT-2's vocabulary, padded to a multiple of 64; the last 47 rows mean nothing
             args["vocab_size"] = 50257
             state["wte.weight"] = state["wte.weight"][:50257]
-        names = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "bias")
-        return cls._with_state(GPTConfig(**{k: args[k] for k in names}, dropout=dropout), state, path)
+        return cls._with_state(GPTConfig(**args, dropout=dropout), state, path)
 
     @classmethod
     def _with_state(cls, config, state, where):
