@@ -13,21 +13,32 @@ A run on disk: whole checkpoints or none, the newest and the best, exact resume,
 A checkpoint is written to a temporary name, flushed to the disk and renamed: whoever looks, also after kill -9 or a
 power cut, sees all of it or nothing.
 
-    python checkpoint.py info runs/sec124m        # what is in a run directory or checkpoint
+    python checkpoint.py info runs/sec124m                     # what is in a run directory or checkpoint
+    python checkpoint.py merge runs/lora --out runs/merged     # adapter + base -> a plain checkpoint
+    python checkpoint.py quantize runs/sec124m --out runs/nf4  # linears in NF4, as transformers + bitsandbytes read it
+
+The run directory of a LoRA training holds adapters, as PEFT writes them, in the same places: a few megabytes each, and
+the path of the base they belong to. Every path that means a checkpoint may be an adapter's.
 """
 import json
 import os
 import re
 import shutil
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import cli
+import lora
 from data import Tokenizer
-from model import GPT
+from kernels import NF4Tensor
+from model import GPT, read_pretrained
 
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+NF4_KEY = ".quant_state.bitsandbytes__nf4"
 
 
 def steps(run):
@@ -46,13 +57,28 @@ def resolve(path):
     return step_directory(path, found[-1]) if found else path
 
 
-def load(path, device="cpu"):
-    """(model, tokenizer) of a run directory, checkpoint, hub id or nanoGPT ckpt.pt (with GPT-2's vocabulary)."""
+def is_adapter(path):
+    return os.path.exists(os.path.join(path, "adapter_config.json"))
+
+
+def load(path, device="cpu", merge=True, base=None):
+    """
+    (model, tokenizer) of a run directory, checkpoint (in full precision or 4 bits), adapter, hub id or nanoGPT ckpt.pt
+    (with GPT-2's vocabulary).
+
+    An adapter comes on its base: merged into one in full precision, which is faster to use, unless merge=False; beside
+    one in NF4. base: where the base is, if not where adapter_config.json says.
+    """
     path = resolve(path)
+    if is_adapter(path):
+        model, tokenizer = load_base(path, base)
+        lora.load_adapter(model, path)
+        model.to(device)
+        return lora.merge_lora(model) if merge and not lora.is_quantized(model) else model, tokenizer
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
         raise FileNotFoundError(f"{path} holds no checkpoint yet; "
                                 f"train one with: python train.py --data DIR --out {path}")
-    model = GPT.from_pretrained(path)
+    model = load_quantized(path) if is_quantized(path) else GPT.from_pretrained(path)
     if model.origin:
         tokenizer = Tokenizer.load(model.origin)
     elif model.config.vocab_size == 50257:
@@ -66,9 +92,56 @@ def load(path, device="cpu"):
     return model.to(device), tokenizer
 
 
-def save(run, step, model, tokenizer, tensors, state, keep=2):
+def load_base(adapter, base=None):
+    """The (model, tokenizer) that an adapter directory was trained on; ValueError if those weights have changed."""
+    config, _, metadata = lora.read_adapter(adapter)
+    name = base or config.get("base_model_name_or_path")
+    if not name:
+        raise ValueError(f"{adapter}/adapter_config.json does not say what its base is; write the path or hub id of it "
+                         "there as base_model_name_or_path")
+    if is_adapter(resolve(name)):
+        raise ValueError(f"the base of the adapter {adapter}, {name}, is an adapter itself; merge that one first: "
+                         f"python checkpoint.py merge {name} --out DIR")
+    try:
+        model, tokenizer = load(name)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"the base of the adapter {adapter} is not where it was ({e}); write its new path into "
+                                f"{adapter}/adapter_config.json as base_model_name_or_path") from None
+    expected = metadata.get("base_sha256")
+    if expected and model.origin and lora.weights_sha256(model.origin) != expected:
+        raise ValueError(f"the adapter {adapter} was trained on other weights than those that are now in {name}")
+    return model, tokenizer
+
+
+def is_quantized(path):
+    """Does the directory hold weights that bitsandbytes, or we, wrote in 4 bits?"""
+    config = os.path.join(path, "config.json")
+    try:
+        return os.path.exists(config) and "quantization_config" in read_json(config)
+    except ValueError:  # damaged: whoever reads it next says so
+        return False
+
+
+def load_quantized(path):
+    """A GPT with the linears in NF4 of a directory that transformers or save_pretrained wrote in 4 bits."""
+    config, state = read_pretrained(path)
+    names = [key.removesuffix(NF4_KEY) for key in state if key.endswith(NF4_KEY)]
+    if not names:
+        raise ValueError(f"{path} is quantized otherwise than as NF4 of bitsandbytes; only that is read")
+    packed = {name: NF4Tensor.from_state_dict(state, name) for name in names}
+    for name, q in packed.items():  # shapes alone, until all else is checked and in place
+        state[name] = torch.empty(q.shape, device="meta")
+    model = GPT._with_state(config, state, path)
+    for name, q in packed.items():
+        name = name.removesuffix(".weight")
+        lora.replace(model, name, lora.NF4Linear(q, model.get_submodule(name).bias))
+    return model
+
+
+def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sha256=""):
     """
-    Write the checkpoint of this step, make it the latest, and delete all but the newest `keep` and the best.
+    Write the checkpoint of this step, make it the latest, and delete all but the newest `keep` and the best. Of a model
+    with LoRA only the adapter is written; base and base_sha256 say onto which weights it belongs.
 
     tensors: name -> tensor, the optimizer's state. state: a JSON-able dict; state["best"]["step"] is kept.
     """
@@ -76,7 +149,11 @@ def save(run, step, model, tokenizer, tensors, state, keep=2):
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
     try:
-        model.save_pretrained(work, tokenizer)
+        if lora.adapters(model):
+            lora.save_adapter(model, work, base, base_sha256)
+            tokenizer.save(work)
+        else:
+            model.save_pretrained(work, tokenizer)
         save_file(tensors, os.path.join(work, "train_state.safetensors"))
         write_json(os.path.join(work, "train_state.json"), state)
         for name in os.listdir(work):
@@ -101,7 +178,8 @@ def save(run, step, model, tokenizer, tensors, state, keep=2):
 def point_to(run, step):
     """Make `latest`, and through it the run directory's own config.json, model.safetensors, ..., mean this step."""
     link(os.path.basename(step_directory(run, step)), os.path.join(run, "latest"))
-    for name in MODEL_FILES:
+    kind = ADAPTER_FILES if is_adapter(step_directory(run, step)) else MODEL_FILES
+    for name in kind + TOKENIZER_FILES:
         if not os.path.islink(os.path.join(run, name)):
             link(os.path.join("latest", name), os.path.join(run, name))
 
@@ -165,11 +243,18 @@ def flush(path):
 
 def info(args):
     path = resolve(args.path)
-    model, tokenizer = load(path)
+    model, tokenizer = load(path, merge=False)
     c = model.config
-    print(f"{path}: GPT-2 of {model.num_params():,} parameters, "
+    trainable, total = lora.count(model)
+    print(f"{path}: GPT-2 of {total:,} parameters, "
           f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
-          f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases")
+          f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases"
+          + (", linears in NF4" if lora.is_quantized(model) else ""))
+    found = lora.adapters(model)
+    if found:
+        layer = next(iter(found.values()))
+        print(f"an adapter of rank {layer.rank}, alpha {layer.alpha:g} on {len(found)} linears, "
+              f"{trainable:,} parameters, for the base {lora.read_adapter(path)[0]['base_model_name_or_path']}")
     if os.path.exists(os.path.join(path, "train_state.json")):
         state = load_json_state(path)
         best = state["best"]
@@ -177,12 +262,84 @@ def info(args):
               + (f"; best validation loss {best['val_loss']:.4f} at step {best['step']:,}" if best["step"] else ""))
 
 
+def new_directory(path):
+    if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+        raise ValueError(f"{path} exists already; choose another --out")
+    if os.path.dirname(os.path.abspath(path)) != os.path.abspath(path):
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    return path
+
+
+def write_model(model, tokenizer, path):
+    """save_pretrained, whole or not at all."""
+    work = path.rstrip("/") + ".partial"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        model.save_pretrained(work, tokenizer)
+        if os.path.isdir(path):
+            os.rmdir(path)  # it is empty: new_directory has looked
+        os.rename(work, path)
+    except BaseException as e:
+        shutil.rmtree(work, ignore_errors=True)
+        if isinstance(e, SafetensorError):
+            raise OSError(28, os.strerror(28), path) from None
+        raise
+
+
+@torch.no_grad()
+def merge(args):
+    path, out = resolve(args.adapter), new_directory(args.out)
+    if not is_adapter(path):
+        raise ValueError(f"{args.adapter} is no adapter directory: it has no adapter_config.json")
+    model, tokenizer = load(path, merge=False, base=args.base)
+    model.eval()
+    quantized = lora.is_quantized(model)
+    original = load_base(path, args.base)[0] if quantized and args.onto == "original" else None
+    if original is not None and lora.is_quantized(original):
+        raise ValueError("--onto original needs the base in full precision, but it is in NF4 itself; "
+                         "name that with --base DIR, or leave out --onto")
+    probe = torch.randint(model.config.vocab_size, (1, min(256, model.config.block_size)),
+                          generator=torch.Generator().manual_seed(0))
+    before = model(probe)[0]
+    lora.merge_lora(model, original)
+    change = (model(probe)[0] - before).abs().max().item()
+    onto = "the dequantized base" if quantized and original is None else "the original base"
+    write_model(model, tokenizer, out)
+    print(f"{out}: {path} merged in float32 onto {onto}; on {probe.shape[1]} random tokens no logit moved by more than "
+          f"{change:.2g} (of a largest logit of {before.abs().max().item():.3g})")
+
+
+def quantize(args):
+    path, out = resolve(args.path), new_directory(args.out)
+    model, tokenizer = load(path)
+    was = sum(p.numel() * p.element_size() for p in model.parameters())
+    if lora.is_quantized(model):
+        raise ValueError(f"{path} is quantized already" + (", as its adapter's base; merge it first: python "
+                         "checkpoint.py merge" if is_adapter(path) else ""))
+    lora.quantize_linears(model)
+    write_model(model, tokenizer, out)
+    packed = sum(m.q.nbytes() for m in model.modules() if isinstance(m, lora.NF4Linear))
+    now = packed + sum(p.numel() * p.element_size() for p in model.parameters())
+    print(f"{out}: linears in NF4, {was / 1e6:,.1f} MB of float32 weights are now {now / 1e6:,.1f}")
+
+
 def main():
     parser = cli.Parser("checkpoint.py", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     p = commands.add_parser("info", help="what is in a checkpoint", prog="checkpoint.py info")
-    p.add_argument("path", help="a run directory, checkpoint directory, hub id or nanoGPT ckpt.pt")
+    p.add_argument("path", help="a run directory, checkpoint or adapter directory, hub id or nanoGPT ckpt.pt")
     p.set_defaults(run=info)
+    p = commands.add_parser("merge", help="adapter + base -> a plain checkpoint", prog="checkpoint.py merge")
+    p.add_argument("adapter", help="a run or adapter directory, ours or PEFT's")
+    p.add_argument("--out", required=True, help="the checkpoint directory to write")
+    p.add_argument("--base", help="where the base is [what adapter_config.json says]")
+    p.add_argument("--onto", choices=("quantized", "original"), default="quantized",
+                   help="of a base in NF4: the weights that were trained with, or those before they were rounded")
+    p.set_defaults(run=merge)
+    p = commands.add_parser("quantize", help="linears to NF4, 4.127 bits a weight", prog="checkpoint.py quantize")
+    p.add_argument("path", help="a run directory, checkpoint, hub id or nanoGPT ckpt.pt")
+    p.add_argument("--out", required=True, help="the checkpoint directory to write")
+    p.set_defaults(run=quantize)
     args = parser.parse_args()
     args.run(args)
 

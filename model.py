@@ -140,6 +140,8 @@ class LinearCrossEntropy(torch.autograd.Function):
                         grad_x[i : i + chunk_rows] = g @ w
                     if needs_w:
                         grad_w += g.t() @ xc
+                    del g
+                del p  # or the next chunk would be made while this one is still there
         ctx.save_for_backward(grad_x, grad_w[:V] if needs_w else None)
         return loss
 
@@ -151,6 +153,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 
 class GPT(nn.Module):
+    hf_prefix, hf_conv1d = "transformer.", True  # how Hugging Face names these weights, and that it transposes linears
+
     def __init__(self, config):
         super().__init__()
         self.config = config
@@ -302,30 +306,11 @@ class GPT(nn.Module):
         if path.endswith(".pt"):
             return cls._from_nanogpt(path, dropout)
         directory = path if os.path.isdir(path) else download(path)
-        try:
-            with open(os.path.join(directory, "config.json")) as f:
-                hf = json.load(f)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{directory} has no config.json, so it is no model checkpoint") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
-            raise ValueError(f"{directory}/config.json is not valid JSON ({e}); copy the checkpoint again") from None
-        check_is_gpt2(hf, directory)
-        state = read_weights(directory)
-        state = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
-        head = state.pop("lm_head.weight", None)
-        if head is not None and "wte.weight" in state and not torch.equal(head, state["wte.weight"]):
-            raise ValueError(f"{directory} has an output head of its own; only GPT-2's tied head is supported")
-        state = {k: v for k, v in state.items()
-                 if not k.endswith((".attn.bias", ".attn.masked_bias"))}  # old mask buffers
-        # ours without biases has zeros there, written for transformers, which may have trained them since
-        bias = hf.get("bias", True) or any(bool(v.any()) for k, v in state.items() if k.endswith(".bias"))
-        if not bias:
-            state = {k: v for k, v in state.items() if not k.endswith(".bias")}
-        config = GPTConfig(vocab_size=hf["vocab_size"], block_size=hf.get("n_positions", 1024), n_layer=hf["n_layer"],
-                           n_head=hf["n_head"], n_embd=hf["n_embd"], dropout=dropout, bias=bias)
-        model = cls._with_state(config, {k: v.t() if is_conv1d(k) else v for k, v in state.items()}, directory)
-        model.origin = directory
-        return model
+        config, state = read_pretrained(directory)
+        if any(name.endswith(".absmax") for name in state):
+            raise ValueError(f"{directory} holds weights in 4 bits; read it with checkpoint.load(directory)")
+        config.dropout = dropout
+        return cls._with_state(config, state, directory)
 
     @classmethod
     def _from_nanogpt(cls, path, dropout):
@@ -359,13 +344,14 @@ class GPT(nn.Module):
                     f"unknown {unknown[:3]}" if unknown else f"misshapen {wrong[:3]}")
             raise ValueError(f"the weights in {where} do not fit its config: {what}")
         model.load_state_dict({k: v.float().contiguous() for k, v in state.items()}, assign=True)
+        model.origin = where if os.path.isdir(where) else None
         return model
 
     def save_pretrained(self, directory, tokenizer=None):
         """
         Write config.json, generation_config.json and model.safetensors (float32) so that transformers, vLLM and
         llama.cpp load them: linears transposed to the Conv1D orientation, biases present even where ours has none
-        (zeros).
+        (zeros). Linears in NF4 are written in 4 bits, as transformers with bitsandbytes writes and reads them.
         tokenizer: a data.Tokenizer to write beside it; without one, that of the directory this model was loaded from.
         """
         os.makedirs(directory, exist_ok=True)
@@ -379,10 +365,19 @@ class GPT(nn.Module):
                   scale_attn_weights=True, bos_token_id=end, eos_token_id=end, torch_dtype="float32")
         state = {}
         for name, tensor in self.state_dict().items():
-            tensor = tensor.detach().float().cpu()
-            state["transformer." + name] = (tensor.t() if is_conv1d(name) else tensor).contiguous()
-            if not c.bias and name.endswith(".weight") and not name.startswith(("wte", "wpe")):
-                state["transformer." + name[:-6] + "bias"] = torch.zeros(tensor.shape[0])
+            tensor = tensor.detach().cpu()
+            if tensor.is_floating_point():  # what is not is NF4, in bitsandbytes' own layout
+                tensor = (tensor.t() if is_conv1d(name) else tensor).float()
+            state[self.hf_prefix + name] = tensor.contiguous()
+        for name, module in self.named_modules():
+            if getattr(module, "bias", 0) is None:
+                size = getattr(module, "out_features", None) or len(module.weight)
+                state[self.hf_prefix + name + ".bias"] = torch.zeros(size)
+        if any(name.endswith(".absmax") for name in state):
+            hf["quantization_config"] = dict(
+                quant_method="bitsandbytes", load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=any(name.endswith(".nested_absmax") for name in state),
+                bnb_4bit_quant_storage="uint8", bnb_4bit_compute_dtype="float32")
         save_file(state, os.path.join(directory, "model.safetensors.tmp"), metadata={"format": "pt"})
         os.replace(os.path.join(directory, "model.safetensors.tmp"), os.path.join(directory, "model.safetensors"))
         for name, content in (("config.json", hf),
@@ -435,6 +430,38 @@ def sample_token(logits, temperature, top_k, top_p, generator):
 def is_conv1d(name):
     """Hugging Face keeps GPT-2's four linears per block as Conv1D, (in, out); everything else lies as it does here."""
     return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+
+
+def read_config(directory):
+    """(GPTConfig, config.json as a dict) of a Hugging Face GPT-2 directory."""
+    try:
+        with open(os.path.join(directory, "config.json")) as f:
+            hf = json.load(f)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{directory} has no config.json, so it is no model checkpoint") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{directory}/config.json is not valid JSON ({e}); copy the checkpoint again") from None
+    check_is_gpt2(hf, directory)
+    return GPTConfig(vocab_size=hf["vocab_size"], block_size=hf.get("n_positions", 1024), n_layer=hf["n_layer"],
+                     n_head=hf["n_head"], n_embd=hf["n_embd"], bias=hf.get("bias", True)), hf
+
+
+def read_pretrained(directory):
+    """
+    (GPTConfig, {name: tensor}) of a Hugging Face GPT-2 directory, with our names and linears as (out, in). Weights that
+    bitsandbytes quantized stay as they are, each with its companions (kernels/nf4.py).
+    """
+    config, _ = read_config(directory)
+    state = {name.removeprefix(GPT.hf_prefix): tensor for name, tensor in read_weights(directory).items()}
+    head = state.pop("lm_head.weight", None)
+    if head is not None and "wte.weight" in state and not torch.equal(head, state["wte.weight"]):
+        raise ValueError(f"{directory} has an output head of its own; only GPT-2's tied head is supported")
+    state = {k: v for k, v in state.items() if not k.endswith((".attn.bias", ".attn.masked_bias"))}  # old mask buffers
+    # ours without biases has zeros there, written for transformers, which may have trained them since
+    config.bias = config.bias or any(bool(v.any()) for k, v in state.items() if k.endswith(".bias"))
+    if not config.bias:
+        state = {k: v for k, v in state.items() if not k.endswith(".bias")}
+    return config, {k: v.t() if is_conv1d(k) else v for k, v in state.items()}
 
 
 def check_is_gpt2(hf, directory):

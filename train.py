@@ -3,6 +3,8 @@ Train a GPT-2: from scratch, or on from any checkpoint; on a CPU, a GPU, or many
 
     python train.py --data data/sec --out runs/sec                        # 124M, one pass over the data
     python train.py --data data/sec --out runs/sec --init gpt2            # continue from OpenAI's weights
+    python train.py --data data/sec --out runs/lora --init gpt2 --lora_rank 16      # LoRA; with --quantize nf4: QLoRA
+    python train.py --size gpt2-xl --lora_rank 16 --plan                  # the memory it would take; nothing is trained
     python train.py @recipes/demo.txt                                     # flags from a file
     python train.py --out runs/sec --resume                               # go on exactly where it stopped
     torchrun --standalone --nproc_per_node=8 train.py --data data/sec --out runs/sec
@@ -29,7 +31,9 @@ from tqdm import tqdm
 import checkpoint
 import cli
 import data
-from model import GPT, SIZES, GPTConfig
+import lora
+import plan
+from model import GPT, SIZES, GPTConfig, read_config
 
 # dense bf16 tensor-core peaks in TFLOP/s, by words of the device's name; the first that matches counts
 PEAK_TFLOPS = {
@@ -40,9 +44,10 @@ PEAK_TFLOPS = {
     "RTX 4060": 30, "RTX 3090 Ti": 80, "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
 FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens",
+         "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
          "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
-DEFAULT_LR = {"adamw": 6e-4, "muon": 2e-3}
+DEFAULT_LR = {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}
 
 
 def flags():
@@ -53,6 +58,8 @@ def flags():
                    help="go on from the newest checkpoint in --out, if there is one; its flags are the defaults")
     p.add_argument("--init", default="scratch",
                    help="scratch, a checkpoint or run directory, a hub id, or a nanoGPT ckpt.pt")
+    p.add_argument("--plan", action="store_true", help="only print the memory that these flags would take on a GPU, "
+                   "or with --device cpu there, and what fits on which card")
     g = p.add_argument_group("model (from scratch)")
     g.add_argument("--size", choices=SIZES, default="gpt2", help="shape by name: 124M, 355M, 774M, 1558M")
     g.add_argument("--n_layer", type=cli.positive(int), help="layers, instead of the size's")
@@ -61,6 +68,13 @@ def flags():
     g.add_argument("--seq_len", type=cli.positive(int), help="tokens of context [1024, or the loaded model's]")
     g.add_argument("--dropout", type=cli.fraction, default=0.0, help="0 for pretraining; 0.1 helps where epochs repeat")
     g.add_argument("--bias", type=int, choices=(0, 1), default=0, help="biases in linears and layer norms")
+    g = p.add_argument_group("LoRA (of a model given by --init)")
+    g.add_argument("--lora_rank", type=cli.positive(int), help="train adapters of this rank and nothing else")
+    g.add_argument("--lora_alpha", type=cli.positive(float), default=32.0, help="the adapters count alpha / rank times")
+    g.add_argument("--lora_targets", default="all-linear", help="or names with commas: c_attn,mlp.c_proj")
+    g.add_argument("--lora_dropout", type=cli.fraction, default=0.0, help="on the adapters' input")
+    g.add_argument("--rslora", action="store_true", help="alpha / sqrt(rank) times instead")
+    g.add_argument("--quantize", choices=("nf4",), help="keep the frozen linears in 4 bits: QLoRA")
     g = p.add_argument_group("batch and length")
     g.add_argument("--batch_tokens", type=cli.positive(int), default=131072,
                    help="tokens per optimizer step, over all ranks")
@@ -76,7 +90,7 @@ def flags():
                    help="wsd: warm-up, stable, linear decay at the end")
     g.add_argument("--warmup_steps", type=cli.non_negative(int), help="[2 %% of the steps]")
     g.add_argument("--decay_fraction", type=cli.fraction, default=0.4, help="wsd: share of the steps that decays")
-    g.add_argument("--weight_decay", type=cli.non_negative(float), default=0.1, help="on matrices only")
+    g.add_argument("--weight_decay", type=cli.non_negative(float), help="on matrices only [0.1; LoRA: 0]")
     g.add_argument("--beta1", type=cli.fraction, default=0.9, help="AdamW")
     g.add_argument("--beta2", type=cli.fraction, default=0.95, help="AdamW")
     g.add_argument("--momentum", type=cli.fraction, default=0.95, help="Muon")
@@ -99,6 +113,8 @@ def read_args():
     """The flags, with what was left out filled in; for --resume, from the run that is resumed."""
     parser = flags()
     args = parser.parse_args()
+    if args.plan:
+        return args, None
     if not args.out:
         parser.error("--out is missing: name the run directory to write, as in --out runs/first")
     newest = checkpoint.resolve(args.out)
@@ -115,15 +131,77 @@ def read_args():
         return args, newest
     if newest != args.out:
         raise ValueError(f"{args.out} already holds a run; add --resume to go on with it, or choose another --out")
+    if args.lora_rank and args.optimizer != "adamw":
+        parser.error(f"--optimizer {args.optimizer} is not for LoRA, whose matrices are thin; leave it out")
+    if args.quantize and not args.lora_rank:
+        parser.error("--quantize freezes the model in 4 bits; add --lora_rank 16 to train an adapter beside it")
     if not args.data:
         parser.error("--data is missing: name a data directory, made by: python prepare.py corpus PATH --out DIR")
     return args, None
+
+
+def build_model(args, corpus, resumed):
+    """(the model to train, on the CPU, and where it came from: a directory, hub id or None for scratch)."""
+    torch.manual_seed(args.seed)
+    source = resumed or (None if args.init == "scratch" else checkpoint.resolve(args.init))
+    if not source:
+        if args.lora_rank:
+            raise ValueError("LoRA corrects a model that has learnt something; name one with --init")
+        for name, value in SIZES[args.size].items():
+            setattr(args, name, getattr(args, name) or value)
+        args.seq_len = args.seq_len or 1024
+        return GPT(GPTConfig(corpus.tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd,
+                             args.dropout, bool(args.bias))), None
+    if checkpoint.is_adapter(source) and not resumed:
+        raise ValueError(f"--init {args.init} is an adapter; make it a model of its own first: "
+                         f"python checkpoint.py merge {args.init} --out DIR")
+    model, theirs = checkpoint.load(source, merge=False)
+    model.set_dropout(args.dropout)
+    if not theirs.same_as(corpus.tokenizer):
+        raise ValueError(f"{args.data} was encoded with the tokenizer {corpus.manifest['tokenizer']['name']}, "
+                         f"not with that of {source}; "
+                         f"build it again with: python prepare.py corpus ... --tokenizer {source}")
+    c = model.config
+    given = [k for k in ("n_layer", "n_head", "n_embd") if getattr(args, k) not in (None, getattr(c, k))]
+    if given:
+        raise ValueError(f"--init {args.init} has its own shape; leave out {', '.join('--' + k for k in given)}")
+    args.n_layer, args.n_head, args.n_embd, args.bias = c.n_layer, c.n_head, c.n_embd, int(c.bias)
+    args.seq_len = args.seq_len or c.block_size
+    if args.seq_len > c.block_size:
+        raise ValueError(f"--seq_len {args.seq_len} is longer than the {c.block_size} positions of {source}")
+    if args.lora_rank and not resumed:
+        lora.add_lora(model, args.lora_rank, args.lora_alpha, args.lora_targets, args.lora_dropout, args.quantize,
+                      args.rslora)
+    if lora.is_quantized(model) and not args.lora_rank:
+        raise ValueError(f"--init {args.init} is in 4 bits, which can't be trained; train an adapter beside them: "
+                         "add --lora_rank 16")
+    return model, source
 
 
 def peak_flops(device):
     """Dense bf16 FLOP/s of this GPU, or None if it is not in the table."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((1e12 * t for part, t in PEAK_TFLOPS.items() if re.search(rf"\b{part}\b", name)), None)
+
+
+def training_flops(model, T):
+    """FLOPs per token, forward and backward; a frozen weight has no gradient of its own, so it costs 4 and not 6."""
+    trainable, total = lora.count(model)
+    c = model.config
+    return 6 * trainable + (6 if trainable == total else 4) * (
+        total - trainable - model.wpe.weight.numel()) + 12 * c.n_layer * c.n_embd * T
+
+
+def memory_in_words(model):
+    """What lies in memory for a LoRA run, but for activations."""
+    packed = [m.q for m in model.modules() if isinstance(m, lora.NF4Linear)]
+    dense = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    trainable, _ = lora.count(model)
+    words = [f"{dense / 1e6:,.1f} MB of frozen weights"]
+    if packed:
+        size, weights = sum(q.nbytes() for q in packed), sum(q.shape.numel() for q in packed)
+        words.insert(0, f"{weights:,} weights in NF4, {size / 1e6:,.1f} MB at {8 * size / weights:.3f} bits")
+    return ", ".join([*words, f"{16 * trainable / 1e6:,.1f} MB of adapters, gradients and AdamW"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -136,7 +214,7 @@ def make_optimizers(model, args, device):
     norms. Muon's step is scaled to AdamW's usual size (Liu et al. 2025), so that one learning rate and weight decay
     serve both.
     """
-    named = dict(model.named_parameters())
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     matrices = {n: p for n, p in named.items()
                 if p.dim() == 2 and n.startswith("h.")} if args.optimizer == "muon" else {}
     others = {n: p for n, p in named.items() if n not in matrices}
@@ -250,8 +328,26 @@ def cut_log(run, step):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def print_plan(args):
+    local = checkpoint.resolve(args.init)
+    if os.path.isdir(local):
+        config = read_config(local)[0]
+    else:
+        shape = SIZES.get(args.init.removeprefix("openai-community/"), SIZES[args.size])
+        vocabulary = data.Tokenizer.load(args.data).vocab_size if args.data else 50257
+        config = GPTConfig(vocabulary, args.seq_len or 1024, **{k: getattr(args, k) or v for k, v in shape.items()},
+                           dropout=args.dropout, bias=bool(args.bias) or args.init != "scratch")
+    T, gpu = args.seq_len or config.block_size, args.device != "cpu"
+    dtype = "bfloat16" if gpu and args.dtype == "auto" else cli.choose_dtype(args.dtype, torch.device("cpu"))
+    batch = args.micro_batch or max(1, min(16384 if gpu else 4096, args.batch_tokens) // T)
+    print(plan.table(config, batch, T, args.lora_rank or 16, args.lora_targets, getattr(torch, dtype), gpu,
+                     args.optimizer == "muon", batch * T < args.batch_tokens))
+
+
 def main():
     args, resumed = read_args()
+    if args.plan:
+        return print_plan(args)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = cli.choose_device(args.device)
     if device.type == "cuda":
@@ -268,31 +364,14 @@ def main():
     # the data, the model, and the numbers that follow from them
     corpus = data.TokenData(args.data, verify=int(os.environ.get("LOCAL_RANK", 0)) == 0)
     tokenizer = corpus.tokenizer
-    torch.manual_seed(args.seed)
-    source = resumed or (None if args.init == "scratch" else checkpoint.resolve(args.init))
-    if source:
-        model, theirs = checkpoint.load(source)
-        model.set_dropout(args.dropout)
-        if not theirs.same_as(tokenizer):
-            raise ValueError(f"{args.data} was encoded with the tokenizer {corpus.manifest['tokenizer']['name']}, "
-                             f"not with that of {source}; "
-                             f"build it again with: python prepare.py corpus ... --tokenizer {source}")
-        c = model.config
-        given = {k: getattr(args, k) for k in ("n_layer", "n_head", "n_embd")
-                 if getattr(args, k) not in (None, getattr(c, k))}
-        if given:
-            raise ValueError(f"--init {args.init} has its own shape; leave out {', '.join('--' + k for k in given)}")
-        args.n_layer, args.n_head, args.n_embd, args.bias = c.n_layer, c.n_head, c.n_embd, int(c.bias)
-        args.seq_len = args.seq_len or c.block_size
-        if args.seq_len > c.block_size:
-            raise ValueError(f"--seq_len {args.seq_len} is longer than the {c.block_size} positions of {source}")
-    else:
-        for name, value in SIZES[args.size].items():
-            setattr(args, name, getattr(args, name) or value)
-        args.seq_len = args.seq_len or 1024
-        model = GPT(GPTConfig(tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd,
-                              args.dropout, bool(args.bias)))
+    model, source = build_model(args, corpus, resumed)
     model.to(device)
+    base = {}
+    if args.lora_rank:
+        base = dict(base=lora.read_adapter(resumed)[0]["base_model_name_or_path"] if resumed else
+                    os.path.abspath(source) if os.path.exists(source) else args.init,
+                    base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
+        lora.cast_frozen(model, getattr(torch, dtype))
     T = args.seq_len
     rows = args.batch_tokens // T  # of the global batch
     if rows * T != args.batch_tokens or rows % world:
@@ -309,11 +388,17 @@ def main():
     corpus.windows(0, [0], T, rows, args.seed)  # says so if the data is too small
     args.steps = args.steps or max(1, round(train_tokens / args.batch_tokens))
     args.warmup_steps = args.steps // 50 if args.warmup_steps is None else args.warmup_steps
-    args.lr = args.lr or DEFAULT_LR[args.optimizer]
+    args.lr = args.lr or DEFAULT_LR["lora" if args.lora_rank else args.optimizer]
+    args.weight_decay = (0.0 if args.lora_rank else 0.1) if args.weight_decay is None else args.weight_decay
+    flops = training_flops(model, T)
     say(f"data     {args.data}: {train_tokens:,} training and {corpus.tokens('val'):,} validation tokens, "
         f"tokenizer {corpus.manifest['tokenizer']['name']} ({tokenizer.vocab_size:,} tokens), checksums match")
-    say(f"model    {model.num_params():,} parameters: {args.n_layer} layers, {args.n_head} heads, "
+    trainable, total = lora.count(model)
+    say(f"model    {total:,} parameters: {args.n_layer} layers, {args.n_head} heads, "
         f"{args.n_embd} channels, context {T}, from {source or 'scratch'}")
+    if args.lora_rank:
+        say(f"LoRA     rank {args.lora_rank} on {len(lora.adapters(model))} linears: {trainable:,} of them train "
+            f"({trainable / total:.2%}); " + memory_in_words(model))
     say(f"batch    {args.batch_tokens:,} tokens = {rows} x {T} = "
         f"{world} ranks x {accumulation} micro-batches x {args.micro_batch} x {T}")
     say(f"length   {args.steps:,} steps = {args.steps * args.batch_tokens:,} tokens = "
@@ -331,6 +416,8 @@ def main():
         if state["data_fingerprint"] != corpus.fingerprint():
             raise ValueError(f"{args.data} is not the data this run was trained on; "
                              "name that directory with --data, or start a new run")
+        if state["trainable"] != trainable:
+            raise ValueError(f"{resumed} trained {state['trainable']:,} parameters, not {trainable:,}")
         restore_optimizers(model, optimizers, tensors)
         if scaler.is_enabled() and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
@@ -361,7 +448,6 @@ def main():
     per_rank = rows // world
     mine = range(rank * per_rank, (rank + 1) * per_rank)  # my rows of the global batch
     peak = peak_flops(device)
-    flops = model.flops_per_token(T)
     stop = []  # the signals received
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: stop.append(number))
@@ -379,9 +465,10 @@ def main():
     def save():
         if rank == 0:
             state = dict(step=step, tokens=step * args.batch_tokens, validated=validated, skipped=skipped, best=best,
-                         scaler=scaler.state_dict(), args=vars(args),
+                         scaler=scaler.state_dict(), args=vars(args), trainable=trainable,
                          data_fingerprint=corpus.fingerprint(), torch=torch.__version__)
-            checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers), state, args.keep)
+            checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers), state, args.keep,
+                            **base)
             if step >= args.steps or time.perf_counter() - plotted[0] > 60:
                 plot(args.out)
                 plotted[0] = time.perf_counter()

@@ -2,6 +2,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -314,3 +315,67 @@ def test_help_shows_defaults():
         assert "--help" in run(script, "--help").stdout
     out = run("train.py", "--help").stdout
     assert "131072" in out and "0.95" in out
+
+
+# LoRA
+
+LORA = {
+    "no model to adapt": (["--lora_rank", "4"], "--init"),
+    "quantized but nothing to train": (["--quantize", "nf4"], "--lora_rank"),
+    "muon on thin matrices": (["--lora_rank", "4", "--optimizer", "muon"], "muon"),
+    "no such linear": (["--lora_rank", "4", "--init", "RUN", "--lora_targets", "q_proj"], "c_attn"),
+    "the tied head": (["--lora_rank", "4", "--init", "RUN", "--lora_targets", "lm_head"], "embedding"),
+    "rank of zero": (["--lora_rank", "0", "--init", "RUN"], "--lora_rank"),
+    "alpha no number": (["--lora_rank", "4", "--init", "RUN", "--lora_alpha", "nan"], "--lora_alpha"),
+    "another format": (["--lora_rank", "4", "--init", "RUN", "--quantize", "int8"], "nf4"),
+    "an adapter as the base": (["--lora_rank", "4", "--init", "ADAPTER"], "checkpoint.py merge"),
+}
+
+
+@pytest.fixture(scope="module")
+def adapter(trained, tmp_path_factory):
+    """An adapter directory for the tiny model, untrained."""
+    import lora
+    from model import GPT
+
+    path = tmp_path_factory.mktemp("adapter") / "a"
+    lora.save_adapter(lora.add_lora(GPT.from_pretrained(trained), rank=2), path)
+    return path
+
+
+@pytest.mark.parametrize("case", LORA)
+def test_lora_flags(case, corpus, trained, adapter, tmp_path):
+    flags, says = LORA[case]
+    flags = [{"RUN": trained, "ADAPTER": adapter}.get(flag, flag) for flag in flags]
+    fails(*train(corpus, tmp_path, *flags), says=says, leaves=tmp_path / "run")
+
+
+ADAPTER = {
+    "truncated weights": (lambda d: os.truncate(d / "adapter_model.safetensors", 900), "damaged"),
+    "missing weights": (lambda d: (d / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
+    "config is no JSON": (lambda d: (d / "adapter_config.json").write_text("{"), "damaged"),
+    "config is a list": (lambda d: (d / "adapter_config.json").write_text("[]"), "damaged"),
+    "base that is gone": (lambda d: (d / "adapter_config.json").write_text((d / "adapter_config.json").read_text(
+        ).replace('"base_model_name_or_path": "', '"base_model_name_or_path": "/nowhere')), "base_model_name_or_path"),
+    "base not named": (lambda d: (d / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 2, "lora_alpha": 4}'), "base_model_name_or_path"),
+    "an adapter of itself": (lambda d: (d / "adapter_config.json").write_text(
+        json.dumps(dict(peft_type="LORA", r=2, lora_alpha=4, base_model_name_or_path=str(d)))), "adapter itself"),
+}
+
+
+@pytest.mark.parametrize("case", ADAPTER)
+def test_damaged_adapters(case, adapter, tmp_path):
+    damage, says = ADAPTER[case]
+    damaged = shutil.copytree(adapter, tmp_path / "adapter")
+    damage(damaged)
+    fails("sample.py", damaged, "--prompt", "x", says=says)
+    fails("checkpoint.py", "merge", damaged, "--out", tmp_path / "out", says=says, leaves=tmp_path / "out")
+
+
+def test_merging_what_cannot_be_merged(trained, adapter, tmp_path):
+    out = tmp_path / "out"
+    fails("checkpoint.py", "merge", trained, "--out", out, says="no adapter", leaves=out)
+    fails("checkpoint.py", "merge", tmp_path / "nowhere", "--out", out, says="nowhere", leaves=out)
+    fails("checkpoint.py", "merge", adapter, "--out", trained, says="exists already")
+    fails("checkpoint.py", "quantize", adapter.parent, "--out", out, says="no checkpoint", leaves=out)

@@ -1,0 +1,151 @@
+"""
+The product of activations with a 4-bit weight, by whatever is fastest for the device, the dtype and the rows.
+
+    q = quantize_nf4(weight)                       # nf4.py, the format
+    y = nf4_linear(x, q, bias)                     # x (..., in) -> (..., out), differentiable in x and bias
+    y = nf4_linear(x, q, bias, a, b, scale)        # with the LoRA branch + scale * (x @ a.T) @ b.T in the same pass
+
+Rows, M, is the number of x's rows, batch times tokens:
+
+    1 to 8          a GEMV in Triton: bound by reading the weight, which is a quarter of bfloat16's
+    to FUSED_ROWS   a Triton matmul that unpacks the weight on the way into the tensor cores
+    above           unpack the weight once into a buffer, then the vendor's matmul: bound by arithmetic, which 4 bits do
+                    not save; the memory allocator hands out the same buffer every time
+
+The gradient of x needs W and not its transpose: the same bytes serve backward, by the same choice. CPUs, Apple's GPUs
+and odd shapes (in not a multiple of 64) take the last path with PyTorch alone; so does float32. A T4 has the GEMV, but
+Triton has no tensor-core path for it. On every path a weight is rounded once, to x's dtype, and sums are in float32.
+"""
+import os
+
+import torch
+
+from kernels.nf4 import BLOCK, NF4Tensor, quantize_nf4
+from kernels.nf4 import dequantize_nf4 as dequantize_in_torch
+
+__all__ = ["NF4Tensor", "quantize_nf4", "dequantize_nf4", "nf4_linear"]
+
+GEMV_ROWS = 8
+# The fused matmul's last worthwhile row count, by architecture: where bitsandbytes' hand-written kernels stop winning
+# (its dispatch tables) and the arithmetic intensity of each chip agrees. To be measured for these kernels.
+FUSED_ROWS = {"sm_80": 128, "sm_86": 128, "sm_89": 256, "sm_90": 64, "sm_100": 64, "sm_120": 256, "gfx942": 64}
+
+try:
+    import triton as _triton  # noqa: F401  (torch's CUDA and ROCm builds bring it)
+    HAS_TRITON = True
+except ImportError:
+    HAS_TRITON = False
+
+
+def architecture(device):
+    """sm_90, gfx942, ... of a GPU; the name of the device's type for anything else."""
+    if device.type != "cuda":
+        return device.type
+    if torch.version.hip:
+        return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def runs_triton(x):
+    """On a GPU; on a CPU only in Triton's interpreter, slow and for tests."""
+    return HAS_TRITON and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
+
+
+def choose_path(x, q):
+    """"gemv", "fused" or "unpack", for x (M, K) and a weight q (N, K)."""
+    if not runs_triton(x) or q.shape[1] % BLOCK:
+        return "unpack"
+    if len(x) <= GEMV_ROWS:
+        return "gemv"
+    if not x.is_cuda:
+        return "fused"
+    return "fused" if x.dtype != torch.float32 and len(x) <= FUSED_ROWS.get(architecture(x.device), 0) else "unpack"
+
+
+def dequantize_nf4(q, dtype=None, out=None):
+    """NF4Tensor -> weight of q.shape in dtype (default: the one it was made from); `out` is written if given."""
+    if not runs_triton(q.packed):
+        return dequantize_in_torch(q, dtype, out)
+    from kernels import nf4_triton
+    return nf4_triton.dequantize(q, dtype or q.dtype, out)
+
+
+def nf4_linear(x, q, bias=None, a=None, b=None, scale=1.0):
+    """
+    x @ W.T + bias, and with a (r, in), b (out, r) also + scale * (x @ a.T) @ b.T.
+
+    x (..., in) float32, bfloat16 or float16, or under autocast what that says; q NF4Tensor (out, in); returns
+    (..., out) in x's dtype. Differentiable in x, bias, a and b; the weight stays as it is.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    if x.shape[-1] != q.shape[1]:
+        raise ValueError(f"x has {x.shape[-1]} features, the weight takes {q.shape[1]}")
+    x, bias, a, b = (None if t is None else t.to(dtype) for t in (x, bias, a, b))
+    y, _ = torch.ops.tenk.nf4_linear(x.reshape(-1, x.shape[-1]), q.packed, q.absmax, q.nested_absmax, q.offset,
+                                     q.shape[0], bias, a, b, scale)
+    return y.view(*x.shape[:-1], q.shape[0])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# As operators with a fake and a gradient, so that torch.compile sees one node and does not look inside
+
+
+def weight_of(packed, absmax, nested_absmax, offset, N, K, dtype):
+    return NF4Tensor(packed, absmax, torch.Size((N, K)), dtype, nested_absmax, offset)
+
+
+@torch.library.custom_op("tenk::nf4_linear", mutates_args=())
+def _linear(x: torch.Tensor, packed: torch.Tensor, absmax: torch.Tensor, nested_absmax: torch.Tensor | None,
+            offset: torch.Tensor | None, N: int, bias: torch.Tensor | None, a: torch.Tensor | None,
+            b: torch.Tensor | None, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """x (M, K) -> y (M, N) and u = scale * x @ a.T (M, r), which backward needs again."""
+    q = weight_of(packed, absmax, nested_absmax, offset, N, x.shape[1], x.dtype)
+    u = x.new_empty(len(x), 0) if a is None else (x @ a.t()).mul_(scale)
+    path = choose_path(x, q)
+    if path == "unpack":
+        y = torch.nn.functional.linear(x, dequantize_nf4(q), bias)
+        return y if a is None else y.addmm_(u, b.t()), u
+    from kernels import nf4_triton
+    kernel = nf4_triton.gemv if path == "gemv" else nf4_triton.matmul
+    return kernel(x.contiguous(), q, bias, None if a is None else u, b), u
+
+
+@_linear.register_fake
+def _(x, packed, absmax, nested_absmax, offset, N, bias, a, b, scale):
+    return x.new_empty(x.shape[0], N), x.new_empty(x.shape[0], 0 if a is None else a.shape[0])
+
+
+@torch.library.custom_op("tenk::nf4_input_grad", mutates_args=())
+def _input_grad(dy: torch.Tensor, packed: torch.Tensor, absmax: torch.Tensor, nested_absmax: torch.Tensor | None,
+                offset: torch.Tensor | None, K: int, du: torch.Tensor | None, a: torch.Tensor | None) -> torch.Tensor:
+    """dy (M, N) -> dx = dy @ W + du @ a, (M, K)."""
+    q = weight_of(packed, absmax, nested_absmax, offset, dy.shape[1], K, dy.dtype)
+    if choose_path(dy, q) == "unpack":
+        dx = dy @ dequantize_nf4(q)
+        return dx if a is None else dx.addmm_(du, a)
+    from kernels import nf4_triton
+    return nf4_triton.input_grad(dy.contiguous(), q, du, a)
+
+
+@_input_grad.register_fake
+def _(dy, packed, absmax, nested_absmax, offset, K, du, a):
+    return dy.new_empty(dy.shape[0], K)
+
+
+def _save_for_backward(ctx, inputs, output):
+    x, *weight, _, bias, a, b, scale = inputs
+    ctx.scale, ctx.K = scale, x.shape[1]
+    ctx.save_for_backward(*weight, *((None, None, None, None) if a is None else (x, a, b, output[1])))
+
+
+def _backward(ctx, dy, _):
+    *weight, x, a, b, u = ctx.saved_tensors
+    du = None if a is None else (dy @ b).mul_(ctx.scale)  # the gradient of x @ a.T
+    dx = torch.ops.tenk.nf4_input_grad(dy, *weight, ctx.K, du, a) if ctx.needs_input_grad[0] else None
+    dbias = dy.sum(0) if ctx.needs_input_grad[6] else None
+    da, db = (None, None) if a is None else (du.t() @ x, dy.t() @ u)
+    return dx, None, None, None, None, None, dbias, da, db, None
+
+
+_linear.register_autograd(_backward, setup_context=_save_for_backward)
