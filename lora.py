@@ -168,6 +168,8 @@ def add_lora(model, rank=16, alpha=32, targets="all-linear", dropout=0.0, quanti
     if adapters(model):
         raise ValueError("this model has LoRA on it already; merge_lora(model) first")
     chosen = choose(model, targets)
+    if not chosen:
+        raise ValueError("this model has no nn.Linear to adapt, but for an output head")
     if quantize:
         quantize_linears(model)
     model.requires_grad_(False)
@@ -264,23 +266,26 @@ def save_adapter(model, directory, base=None, base_sha256=""):
 
     base: the directory or hub id to name as the base, by default where the model came from. base_sha256, from
     weights_sha256, and whether the base was in NF4 go into the safetensors file's metadata. Raises ValueError if the
-    model has no LoRA, or adapters of several shapes.
+    model has no LoRA, or adapters of several alphas.
     """
     found = adapters(model)
     if not found:
         raise ValueError("the model has no LoRA to save; add_lora(model) first")
-    kinds = {(m.rank, m.alpha, m.dropout, m.rslora) for m in found.values()}
+    kinds = {(m.alpha, m.dropout, m.rslora) for m in found.values()}
     if len(kinds) > 1:
-        raise ValueError(f"adapters of several (rank, alpha, dropout, rslora) can't be saved as one: {sorted(kinds)}")
-    rank, alpha, dropout, rslora = kinds.pop()
+        raise ValueError(f"adapters of several (alpha, dropout, rslora) can't be saved as one: {sorted(kinds)}")
+    alpha, dropout, rslora = kinds.pop()
+    rank = max(m.rank for m in found.values())
     prefix = getattr(model, "hf_prefix", "")
     ends = {n.rsplit(".", 1)[-1] for n in found}
     short = len(found) == sum(n.rsplit(".", 1)[-1] in ends for n in linears(model))  # do the last names say it all?
-    config = dict(peft_type="LORA", task_type="CAUSAL_LM", base_model_name_or_path=base or model.origin, r=rank,
-                  lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, bias="none",
+    config = dict(peft_type="LORA", task_type="CAUSAL_LM",
+                  base_model_name_or_path=base or getattr(model, "origin", None), r=rank, lora_alpha=alpha,
+                  lora_dropout=dropout, use_rslora=rslora, bias="none",
                   target_modules=sorted(ends if short else (prefix + n for n in found)),
                   fan_in_fan_out=getattr(model, "hf_conv1d", False), init_lora_weights=True, inference_mode=True,
-                  use_dora=False, modules_to_save=None, rank_pattern={}, alpha_pattern={})
+                  use_dora=False, modules_to_save=None, alpha_pattern={},
+                  rank_pattern={prefix + n: m.rank for n, m in found.items() if m.rank != rank})
     tensors = {f"base_model.model.{prefix}{n}.{part}.weight": getattr(m, part).detach().float().cpu().contiguous()
                for n, m in found.items() for part in ("lora_A", "lora_B")}
     os.makedirs(directory, exist_ok=True)

@@ -298,14 +298,17 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(cls, path_or_name, dropout=0.0):
         """
-        Load a Hugging Face GPT-2 (a directory, or a hub id such as "openai-community/gpt2", downloaded once) or a
-        nanoGPT ckpt.pt. Raises FileNotFoundError when there is no such model, ValueError when it is damaged or no
-        GPT-2.
+        Load a Hugging Face GPT-2 (a directory, or a hub id such as "openai-community/gpt2", downloaded once), the base
+        of an adapter directory, or a nanoGPT ckpt.pt. Raises FileNotFoundError when there is no such model, ValueError
+        when it is damaged or no GPT-2.
         """
         path = str(path_or_name)
         if path.endswith(".pt"):
             return cls._from_nanogpt(path, dropout)
         directory = path if os.path.isdir(path) else download(path)
+        if os.path.exists(os.path.join(directory, "adapter_config.json")):  # of an adapter, its base
+            with open(os.path.join(directory, "adapter_config.json")) as f:
+                return cls.from_pretrained(json.load(f)["base_model_name_or_path"], dropout)
         config, state = read_pretrained(directory)
         if any(name.endswith(".absmax") for name in state):
             raise ValueError(f"{directory} holds weights in 4 bits; read it with checkpoint.load(directory)")

@@ -365,13 +365,13 @@ def main():
     corpus = data.TokenData(args.data, verify=int(os.environ.get("LOCAL_RANK", 0)) == 0)
     tokenizer = corpus.tokenizer
     model, source = build_model(args, corpus, resumed)
-    model.to(device)
     base = {}
     if args.lora_rank:
         base = dict(base=lora.read_adapter(resumed)[0]["base_model_name_or_path"] if resumed else
                     os.path.abspath(source) if os.path.exists(source) else args.init,
                     base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
         lora.cast_frozen(model, getattr(torch, dtype))
+    model.to(device)
     T = args.seq_len
     rows = args.batch_tokens // T  # of the global batch
     if rows * T != args.batch_tokens or rows % world:
@@ -569,7 +569,8 @@ def main():
     bar.close()
     say(f"done: {args.out} at step {step:,}" + ("" if best["val_loss"] is None else
         f"; best validation loss {best['val_loss']:.4f} ({best['val_bpb']:.4f} bits/byte) at step {best['step']:,}"))
-    say(f"sample from it with: python sample.py {args.out}")
+    say(f"sample from it with: python sample.py {args.out}"
+        + (f"; peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GB" if device.type == "cuda" else ""))
     if world > 1:
         dist.destroy_process_group()
 

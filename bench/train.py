@@ -86,6 +86,7 @@ def step_function(model, optimizer, x, y, autocast, loss_of):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
     return step
 
 

@@ -7,14 +7,15 @@ The product of activations with a 4-bit weight, by whatever is fastest for the d
 
 Rows, M, is the number of x's rows, batch times tokens:
 
-    1 to 8          a GEMV in Triton: bound by reading the weight, which is a quarter of bfloat16's
+    1 to 3          a GEMV in Triton: bound by reading the weight, which is a quarter of bfloat16's
     to FUSED_ROWS   a Triton matmul that unpacks the weight on the way into the tensor cores
     above           unpack the weight once into a buffer, then the vendor's matmul: bound by arithmetic, which 4 bits do
                     not save; the memory allocator hands out the same buffer every time
 
 The gradient of x needs W and not its transpose: the same bytes serve backward, by the same choice. CPUs, Apple's GPUs
-and odd shapes (in not a multiple of 64) take the last path with PyTorch alone; so does float32. A T4 has the GEMV, but
-Triton has no tensor-core path for it. On every path a weight is rounded once, to x's dtype, and sums are in float32.
+and odd shapes (in not a multiple of 64) take the last path with PyTorch alone. Triton has no tensor-core path for a T4,
+nor is there one for float32: there the GEMV goes on to 8 rows. On every path but the GEMV's, which does not round them
+at all, weights are rounded once, to x's dtype; sums are in float32.
 """
 import os
 
@@ -25,7 +26,8 @@ from kernels.nf4 import dequantize_nf4 as dequantize_in_torch
 
 __all__ = ["NF4Tensor", "quantize_nf4", "dequantize_nf4", "nf4_linear"]
 
-GEMV_ROWS = 8
+GEMV_ROWS = 3  # by the compilers' instruction counts; where there is no fused matmul
+MOST_GEMV_ROWS = 8  # it beats unpacking up to here
 # The fused matmul's last worthwhile row count, by architecture: where bitsandbytes' hand-written kernels stop winning
 # (its dispatch tables) and the arithmetic intensity of each chip agrees. To be measured for these kernels.
 FUSED_ROWS = {"sm_80": 128, "sm_86": 128, "sm_89": 256, "sm_90": 64, "sm_100": 64, "sm_120": 256, "gfx942": 64}
@@ -51,15 +53,15 @@ def runs_triton(x):
     return HAS_TRITON and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
 
 
-def choose_path(x, q):
-    """"gemv", "fused" or "unpack", for x (M, K) and a weight q (N, K)."""
+def choose_path(x, q, backward=False):
+    """"gemv" (forward only), "fused" or "unpack", for x (M, K), or backward (M, N), and a weight q (N, K)."""
     if not runs_triton(x) or q.shape[1] % BLOCK:
         return "unpack"
-    if len(x) <= GEMV_ROWS:
+    if len(x) <= GEMV_ROWS and not backward:
         return "gemv"
-    if not x.is_cuda:
+    if not x.is_cuda or x.dtype != torch.float32 and len(x) <= FUSED_ROWS.get(architecture(x.device), 0):
         return "fused"
-    return "fused" if x.dtype != torch.float32 and len(x) <= FUSED_ROWS.get(architecture(x.device), 0) else "unpack"
+    return "gemv" if len(x) <= MOST_GEMV_ROWS and not backward else "unpack"
 
 
 def dequantize_nf4(q, dtype=None, out=None):
@@ -121,7 +123,7 @@ def _input_grad(dy: torch.Tensor, packed: torch.Tensor, absmax: torch.Tensor, ne
                 offset: torch.Tensor | None, K: int, du: torch.Tensor | None, a: torch.Tensor | None) -> torch.Tensor:
     """dy (M, N) -> dx = dy @ W + du @ a, (M, K)."""
     q = weight_of(packed, absmax, nested_absmax, offset, dy.shape[1], K, dy.dtype)
-    if choose_path(dy, q) == "unpack":
+    if choose_path(dy, q, backward=True) == "unpack":
         dx = dy @ dequantize_nf4(q)
         return dx if a is None else dx.addmm_(du, a)
     from kernels import nf4_triton

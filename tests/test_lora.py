@@ -215,6 +215,10 @@ def test_adapters_of_peft_load(options, tmp_path):
     model = load_adapter(GPT.from_pretrained(tmp_path / "base").eval(), tmp_path / "adapter")
     idx = tokens(model)
     assert (logits(theirs.eval(), idx) - logits(model, idx)).abs().max() <= 1e-4
+    save_adapter(model, tmp_path / "again")
+    back = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "again")
+    assert (logits(back.eval(), idx) - logits(model, idx)).abs().max() <= 1e-4
+    assert GPT.from_pretrained(tmp_path / "again").state_dict().keys() == tiny().state_dict().keys()  # its base
 
 
 def test_what_is_not_plain_lora_is_refused(tmp_path):

@@ -209,11 +209,14 @@ def test_the_path_is_chosen_by_device_dtype_and_rows(monkeypatch):
             return self.rows
 
     for rows, name, expected in ((1, "sm_90", "gemv"), (8, "sm_75", "gemv"), (9, "sm_75", "unpack"),
-                                 (16, "sm_90", "fused"), (4096, "sm_90", "unpack"), (200, "sm_89", "fused"),
-                                 (64, "gfx942", "fused"), (16, "sm_999", "unpack")):
+                                 (4, "sm_90", "fused"), (16, "sm_90", "fused"), (4096, "sm_90", "unpack"),
+                                 (200, "sm_89", "fused"), (64, "gfx942", "fused"), (16, "sm_999", "unpack")):
         assert kernels.choose_path(OnGPU(rows, name), q) == expected, (rows, name)
+        backward = kernels.choose_path(OnGPU(rows, name), q, backward=True)
+        assert backward == ("fused" if expected == "gemv" and name != "sm_75" else expected.replace("gemv", "unpack"))
     assert kernels.choose_path(OnGPU(1, "sm_90"), odd) == "unpack"
-    assert kernels.choose_path(OnGPU(16, "sm_90", torch.float32), q) == "unpack"
+    for rows, expected in ((8, "gemv"), (16, "unpack")):
+        assert kernels.choose_path(OnGPU(rows, "sm_90", torch.float32), q) == expected
 
 
 def test_wrong_width_is_named():
