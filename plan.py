@@ -9,6 +9,7 @@ code. What can't be seen from here, the libraries' own buffers and fragmentation
     peak = weights + optimizer + max(activations + loss, gradients)       or their sum, where gradients accumulate
 """
 import math
+from dataclasses import replace
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,8 +24,9 @@ RESERVE = 0.06  # of a card: CUDA's context, workspaces, fragmentation
 GB = 2**30  # as the makers of graphics cards count
 
 
-def kept_for_backward(model, batch, T, dtype):
-    """Bytes that autograd holds after a forward pass over (batch, T) tokens, the model's parameters not counted."""
+def kept_for_backward(config, n_layer, batch, T, dtype, adapt):
+    """Bytes that autograd holds after a forward pass over (batch, T) tokens, the parameters not counted."""
+    model = adapt(GPT(replace(config, n_layer=n_layer)))
     own = {p.untyped_storage()._cdata for p in model.parameters()}
     kept = {}
 
@@ -43,20 +45,27 @@ def kept_for_backward(model, batch, T, dtype):
 
 def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
     """Bytes of what does not depend on the batch, and of what one more sequence of T tokens adds."""
+    def adapt(model):
+        if mode == "full":
+            return model
+        return lora.cast_frozen(lora.add_lora(model, rank, targets=targets), dtype)
+
+    L = config.n_layer
     with FakeTensorMode():
-        model = GPT(config)
-        if mode != "full":
-            lora.add_lora(model, rank, targets=targets)
-            lora.cast_frozen(model, dtype)
-        one, two = (kept_for_backward(model, batch, T, dtype) for batch in (1, 2))
+        # layers are alike, so one and two of them tell about any number; the same goes for sequences
+        one, two = (kept_for_backward(config, 1, batch, T, dtype, adapt) for batch in (1, 2))
+        deeper_one, deeper_two = (kept_for_backward(config, 2, batch, T, dtype, adapt) for batch in (1, 2))
+        one, two = one + (L - 1) * (deeper_one - one), two + (L - 1) * (deeper_two - two)
+        model = adapt(GPT(config))
         trainable, total = lora.count(model)
         sizes = [m.in_features * m.out_features for m in lora.linears(model).values()]
+        widest = max(m.out_features for m in lora.linears(model).values())
         frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     half, head = dtype.itemsize, config.vocab_size * config.n_embd
     packed = sum(sizes) if mode == "QLoRA" else 0
     per_sequence = two - one
     if gpu and half == 2:  # autocast on a GPU takes norms in float32: it keeps a wide copy of each one's input
-        per_sequence += 2 * config.n_embd * T * (2 * config.n_layer + 1)
+        per_sequence += 2 * config.n_embd * T * (2 * L + 1)
     bits = 4 + 8 / BLOCK + 32 / (BLOCK * NESTED_BLOCK)
     return dict(
         parameters=total, trainable=trainable,
@@ -66,7 +75,7 @@ def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
         gradients=4 * trainable,
         kept=2 * one - two, per_sequence=per_sequence,
         # of backward: the gradients on both sides of an activation function, and two of the residual stream
-        in_flight=2 * T * half * (max(m.out_features for m in lora.linears(model).values()) + config.n_embd),
+        in_flight=2 * T * half * (widest + config.n_embd),
         # of the loss: a row of logits in float32, and in 16 bits; in full training the head in 16 bits and its gradient
         row=config.vocab_size * (4 + half % 4), rows=max(512, 2**28 // config.vocab_size // 64 * 64) if gpu else 512,
         head=head * (half % 4 + half + 4) if mode == "full" else 0,

@@ -244,7 +244,8 @@ class Bench:
         goal(goals, "2 to 64 rows over unpack + vendor", speed("forward", "tenk unpack", several, LARGE), 2.0)
         goal(goals, "2 to 64 rows over bitsandbytes", speed("forward", "bitsandbytes", several, LARGE), 1.0)
         goal(goals, "2048 rows or more over vendor", speed("forward", "vendor", (2048, 2**62), LARGE), 1 / 1.08)
-        goal(goals, "unpacking over bitsandbytes", speed("unpack", "bitsandbytes", None, LARGE), 1.5 if self.gpu else 0.25)
+        goal(goals, "unpacking over bitsandbytes", speed("unpack", "bitsandbytes", None, LARGE),
+             1.5 if self.gpu else 0.25)
         goal(goals, "share of NF4 bytes that differ from bitsandbytes'", max(self.differing.values(), default=None),
              0.0, at_most=True)
         return goals
