@@ -163,10 +163,10 @@ def report_html(report, curve):
 
 def main():
     p = cli.Parser("eval.py", __doc__)
-    p.add_argument("checkpoint", metavar="CKPT", help="the checkpoint or run directory to report on")
+    p.add_argument("checkpoint", metavar="CKPT", help="the checkpoint, run or adapter directory to report on")
     p.add_argument("--data", required=True, help="a data directory; its validation split is scored")
     p.add_argument("--baseline", action="append", default=[], metavar="CKPT",
-                   help="a checkpoint or hub id to compare with; may be given again")
+                   help="a checkpoint, adapter or hub id to compare with; may be given again")
     p.add_argument("--out", required=True, help="folder for report.json and report.html")
     p.add_argument("--max_bytes", type=cli.positive(int), default=4_000_000, help="validation text to score")
     p.add_argument("--prompt", action="append", help="for the samples; may be given again")

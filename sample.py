@@ -103,7 +103,7 @@ def side_by_side(names, prompt, texts, width=None):
 def main():
     p = cli.Parser("sample.py", __doc__)
     p.add_argument("checkpoints", nargs="+", metavar="CKPT",
-                   help="run directories, checkpoints, hub ids or nanoGPT ckpt.pt files")
+                   help="run directories, checkpoints, adapters, hub ids or nanoGPT ckpt.pt files")
     p.add_argument("--prompt", action="append",
                    help="a text to continue; may be given again [three openings from 10-K filings]")
     p.add_argument("--prompts", metavar="FILE", help="a file of prompts: one a line, or JSONL")

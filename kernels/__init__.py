@@ -17,6 +17,7 @@ and odd shapes (in not a multiple of 64) take the last path with PyTorch alone. 
 nor is there one for float32: there the GEMV goes on to 8 rows. On every path but the GEMV's, which does not round them
 at all, weights are rounded once, to x's dtype; sums are in float32.
 """
+import importlib.util
 import os
 
 import torch
@@ -32,11 +33,7 @@ MOST_GEMV_ROWS = 8  # it beats unpacking up to here
 # (its dispatch tables) and the arithmetic intensity of each chip agrees. To be measured for these kernels.
 FUSED_ROWS = {"sm_80": 128, "sm_86": 128, "sm_89": 256, "sm_90": 64, "sm_100": 64, "sm_120": 256, "gfx942": 64}
 
-try:
-    import triton as _triton  # noqa: F401  (torch's CUDA and ROCm builds bring it)
-    HAS_TRITON = True
-except ImportError:
-    HAS_TRITON = False
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # torch's CUDA and ROCm builds bring it
 
 
 def architecture(device):
@@ -48,14 +45,14 @@ def architecture(device):
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
 
 
-def runs_triton(x):
-    """On a GPU; on a CPU only in Triton's interpreter, slow and for tests."""
-    return HAS_TRITON and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
+def runs_triton(x, dtype):
+    """On a GPU; on a CPU only in Triton's interpreter, slow and for tests, which gets bfloat16 wrong."""
+    return HAS_TRITON and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1" and dtype != torch.bfloat16)
 
 
 def choose_path(x, q, backward=False):
     """"gemv" (forward only), "fused" or "unpack", for x (M, K), or backward (M, N), and a weight q (N, K)."""
-    if not runs_triton(x) or q.shape[1] % BLOCK:
+    if not runs_triton(x, x.dtype) or q.shape[1] % BLOCK:
         return "unpack"
     if len(x) <= GEMV_ROWS and not backward:
         return "gemv"
@@ -66,7 +63,7 @@ def choose_path(x, q, backward=False):
 
 def dequantize_nf4(q, dtype=None, out=None):
     """NF4Tensor -> weight of q.shape in dtype (default: the one it was made from); `out` is written if given."""
-    if not runs_triton(q.packed):
+    if not runs_triton(q.packed, dtype or q.dtype):
         return dequantize_in_torch(q, dtype, out)
     from kernels import nf4_triton
     return nf4_triton.dequantize(q, dtype or q.dtype, out)

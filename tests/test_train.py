@@ -195,7 +195,8 @@ def test_schedules():
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices(kind):
     model = GPT(GPTConfig(101, 32, 2, 2, 16))
-    args = train.flags().parse_args(["--data", "d", "--out", "o", "--optimizer", kind, "--lr", "1e-3"])
+    flags = ["--data", "d", "--out", "o", "--optimizer", kind, "--lr", "1e-3", "--weight_decay", "0.1"]
+    args = train.flags().parse_args(flags)
     optimizers = train.make_optimizers(model, args, torch.device("cpu"))
     owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     assert len(owned) == len(set(owned)) == len(list(model.parameters()))

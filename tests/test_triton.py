@@ -1,5 +1,5 @@
 """
-The Triton kernels without a GPU: what they compute, in Triton's interpreter (triton_interpreted.py), and what the
+The Triton kernels without a GPU: what they compute, in Triton's interpreter (triton_numbers.py), and what the
 compiler makes of them for the GPUs that they are written for. Both in processes of their own, one with TRITON_INTERPRET
 and the others without. By hand, to choose the tables of kernels/nf4_triton.py:
 
@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import pytest
+import torch
 from conftest import ROOT, run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -31,8 +32,6 @@ BIG = 1 << 20  # rows for the last entry of a table
 
 def cases(target, dtype):
     """Each kernel in each configuration of its table: name, kernel, constant arguments and options."""
-    import torch
-
     from kernels import nf4_triton as k
 
     backend, dtype = TARGETS[target][0][0], getattr(torch, dtype)
@@ -132,7 +131,12 @@ def check(target, dtype, cache, only=""):
 
 
 def test_numbers_in_the_interpreter():
-    run("-m", "pytest", ROOT / "tests" / "triton_interpreted.py", env={"TRITON_INTERPRET": "1"})
+    run("-m", "pytest", ROOT / "tests" / "triton_numbers.py", env={"TRITON_INTERPRET": "1"})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_numbers_on_the_gpu():
+    run("-m", "pytest", ROOT / "tests" / "triton_numbers.py", env={"TRITON_INTERPRET": "0"})
 
 
 @pytest.mark.parametrize("target, dtype", [("sm75", "float16"), ("sm80", "float16"), ("sm90", "bfloat16"),

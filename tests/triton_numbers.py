@@ -1,11 +1,13 @@
 """
-The Triton kernels in Triton's interpreter, on a CPU, against their twins in PyTorch. test_triton.py runs this file in a
-process of its own, because TRITON_INTERPRET has to be set before Triton is imported, and would break whatever wants to
-compile in the same process.
+The Triton kernels against their twins in PyTorch: on a GPU if there is one, otherwise on a CPU in Triton's interpreter.
+test_triton.py runs this file in a process of its own, because TRITON_INTERPRET has to be set before Triton is imported,
+and would break whatever wants to compile in the same process.
 
-In float16 and float32 only: the interpreter multiplies the bits of bfloat16 as if they were integers, and cuts off
-where it should round (triton issue 11584, "we just don't support it").
+In the interpreter in float16 and float32 only: it multiplies the bits of bfloat16 as if they were integers, and cuts
+off where it should round (triton issue 11584, "we just don't support it").
 """
+import os
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -16,8 +18,10 @@ from kernels import nf4_triton
 from kernels.nf4 import dequantize_nf4, quantize_nf4
 from kernels.nf4_triton import dequantize, gemv, input_grad, matmul
 
+GPU = os.environ.get("TRITON_INTERPRET") != "1"
+torch.set_default_device("cuda" if GPU else "cpu")
 few = hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
-dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["float16", "float32"])
+dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.float32] + GPU * [torch.bfloat16], ids=str)
 
 
 def quantized(N, K, double=True, seed=0):
