@@ -21,6 +21,7 @@ The run directory of a LoRA training holds adapters, as PEFT writes them, in the
 the path of the base they belong to. Every path that means a checkpoint may be an adapter's.
 """
 import json
+import math
 import os
 import re
 import shutil
@@ -38,6 +39,7 @@ from model import GPT, read_pretrained
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+BASE_OF = "base_of"  # in a step's directory: the adapter runs that need it
 NF4_KEY = ".quant_state.bitsandbytes__nf4"
 
 
@@ -73,12 +75,13 @@ def load(path, device="cpu", merge=True, base=None):
     if is_adapter(path):
         model, tokenizer = load_base(path, base)
         lora.load_adapter(model, path)
-        model.to(device)
-        return lora.merge_lora(model) if merge and not lora.is_quantized(model) else model, tokenizer
+        if merge and not lora.is_quantized(model):
+            lora.merge_lora(model, keep=False)
+        return model.to(device), tokenizer
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
         raise FileNotFoundError(f"{path} holds no checkpoint yet; "
                                 f"train one with: python train.py --data DIR --out {path}")
-    model = load_quantized(path) if is_quantized(path) else GPT.from_pretrained(path)
+    model = load_quantized(path) if has_quantized_weights(path) else GPT.from_pretrained(path)
     if model.origin:
         tokenizer = Tokenizer.load(model.origin)
     elif model.config.vocab_size == 50257:
@@ -93,9 +96,8 @@ def load(path, device="cpu", merge=True, base=None):
 
 
 def load_base(adapter, base=None):
-    """The (model, tokenizer) that an adapter directory was trained on; ValueError if those weights have changed."""
-    config, _, metadata = lora.read_adapter(adapter)
-    name = base or config.get("base_model_name_or_path")
+    """The (model, tokenizer) of the base that an adapter directory names."""
+    name = base or lora.read_adapter(adapter)[0].get("base_model_name_or_path")
     if not name:
         raise ValueError(f"{adapter}/adapter_config.json does not say what its base is; write the path or hub id of it "
                          "there as base_model_name_or_path")
@@ -103,17 +105,13 @@ def load_base(adapter, base=None):
         raise ValueError(f"the base of the adapter {adapter}, {name}, is an adapter itself; merge that one first: "
                          f"python checkpoint.py merge {name} --out DIR")
     try:
-        model, tokenizer = load(name)
+        return load(name)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"the base of the adapter {adapter} is not where it was ({e}); write its new path into "
                                 f"{adapter}/adapter_config.json as base_model_name_or_path") from None
-    expected = metadata.get("base_sha256")
-    if expected and model.origin and lora.weights_sha256(model.origin) != expected:
-        raise ValueError(f"the adapter {adapter} was trained on other weights than those that are now in {name}")
-    return model, tokenizer
 
 
-def is_quantized(path):
+def has_quantized_weights(path):
     """Does the directory hold weights that bitsandbytes, or we, wrote in 4 bits?"""
     config = os.path.join(path, "config.json")
     try:
@@ -134,13 +132,14 @@ def load_quantized(path):
     model = GPT._with_state(config, state, path)
     for name, q in packed.items():
         name = name.removesuffix(".weight")
-        lora.replace(model, name, lora.NF4Linear(q, model.get_submodule(name).bias))
+        lora.put(model, name, lora.NF4Linear(q, model.get_submodule(name).bias))
     return model
 
 
 def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sha256=""):
     """
-    Write the checkpoint of this step, make it the latest, and delete all but the newest `keep` and the best. Of a model
+    Write the checkpoint of this step, make it the latest, and delete all but the newest `keep`, the best, and those
+    that adapters were trained on. Of a model
     with LoRA only the adapter is written; base and base_sha256 say onto which weights it belongs.
 
     tensors: name -> tensor, the optimizer's state. state: a JSON-able dict; state["best"]["step"] is kept.
@@ -170,7 +169,7 @@ def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sh
     best = state["best"]["step"]
     write_json(os.path.join(run, "best.json"), state["best"])
     for old in steps(run)[:-keep]:
-        if old != best:
+        if old != best and not os.path.exists(os.path.join(step_directory(run, old), BASE_OF)):
             os.rename(step_directory(run, old), os.path.join(run, f"deleting-{old:08d}"))
     clean(run)
 
@@ -182,6 +181,16 @@ def point_to(run, step):
     for name in kind + TOKENIZER_FILES:
         if not os.path.islink(os.path.join(run, name)):
             link(os.path.join("latest", name), os.path.join(run, name))
+
+
+def mark_as_base(path, run):
+    """Keep a step of a run from being deleted when that run goes on: the adapters of another run belong to it."""
+    if re.fullmatch(r"step-\d{8}", os.path.basename(path)):
+        try:
+            with open(os.path.join(path, BASE_OF), "a") as f:
+                f.write(os.path.abspath(run) + "\n")
+        except OSError:  # somebody else's run, which we may only read
+            pass
 
 
 def link(target, path):
@@ -263,10 +272,9 @@ def info(args):
 
 
 def new_directory(path):
+    """The path, if a directory can be made there."""
     if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ValueError(f"{path} exists already; choose another --out")
-    if os.path.dirname(os.path.abspath(path)) != os.path.abspath(path):
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     return path
 
 
@@ -275,7 +283,10 @@ def write_model(model, tokenizer, path):
     work = path.rstrip("/") + ".partial"
     shutil.rmtree(work, ignore_errors=True)
     try:
+        os.makedirs(work)
         model.save_pretrained(work, tokenizer)
+        for name in os.listdir(work):
+            flush(os.path.join(work, name))
         if os.path.isdir(path):
             os.rmdir(path)  # it is empty: new_directory has looked
         os.rename(work, path)
@@ -294,15 +305,16 @@ def merge(args):
     model, tokenizer = load(path, merge=False, base=args.base)
     model.eval()
     quantized = lora.is_quantized(model)
-    original = load_base(path, args.base)[0] if quantized and args.onto == "original" else None
-    if original is not None and lora.is_quantized(original):
-        raise ValueError("--onto original needs the base in full precision, but it is in NF4 itself; "
-                         "name that with --base DIR, or leave out --onto")
+    original = load(args.original)[0] if args.original else None
+    if original is not None and (lora.is_quantized(original) or original.config != model.config):
+        raise ValueError(f"--original {args.original} must be the base before it was quantized, in full precision")
     probe = torch.randint(model.config.vocab_size, (1, min(256, model.config.block_size)),
                           generator=torch.Generator().manual_seed(0))
     before = model(probe)[0]
-    lora.merge_lora(model, original)
+    lora.merge_lora(model, original, keep=False)
     change = (model(probe)[0] - before).abs().max().item()
+    if not math.isfinite(change):
+        raise ValueError(f"the adapter {path} or its base holds NaN or infinity; nothing was written")
     onto = "the dequantized base" if quantized and original is None else "the original base"
     write_model(model, tokenizer, out)
     print(f"{out}: {path} merged in float32 onto {onto}; on {probe.shape[1]} random tokens no logit moved by more than "
@@ -311,11 +323,13 @@ def merge(args):
 
 def quantize(args):
     path, out = resolve(args.path), new_directory(args.out)
+    if is_adapter(path):
+        raise ValueError(f"{path} is an adapter; quantizing it with its base would round what it has learnt: "
+                         "merge it first, or train it beside a base in NF4 (--quantize nf4)")
     model, tokenizer = load(path)
     was = sum(p.numel() * p.element_size() for p in model.parameters())
     if lora.is_quantized(model):
-        raise ValueError(f"{path} is quantized already" + (", as its adapter's base; merge it first: python "
-                         "checkpoint.py merge" if is_adapter(path) else ""))
+        raise ValueError(f"{path} is quantized already")
     lora.quantize_linears(model)
     write_model(model, tokenizer, out)
     packed = sum(m.q.nbytes() for m in model.modules() if isinstance(m, lora.NF4Linear))
@@ -333,8 +347,8 @@ def main():
     p.add_argument("adapter", help="a run or adapter directory, ours or PEFT's")
     p.add_argument("--out", required=True, help="the checkpoint directory to write")
     p.add_argument("--base", help="where the base is [what adapter_config.json says]")
-    p.add_argument("--onto", choices=("quantized", "original"), default="quantized",
-                   help="of a base in NF4: the weights that were trained with, or those before they were rounded")
+    p.add_argument("--original", metavar="CKPT", help="for a base in NF4: merge onto these weights, which it was "
+                   "quantized from, and not onto the rounded ones that the adapter was trained with")
     p.set_defaults(run=merge)
     p = commands.add_parser("quantize", help="linears to NF4, 4.127 bits a weight", prog="checkpoint.py quantize")
     p.add_argument("path", help="a run directory, checkpoint, hub id or nanoGPT ckpt.pt")

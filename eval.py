@@ -28,6 +28,7 @@ from tqdm import tqdm
 import checkpoint
 import cli
 import data
+import lora
 import sample
 
 
@@ -197,7 +198,7 @@ def main():
                            interval_95=bootstrap(bits_of[name], size, seed=args.seed),
                            loss=float(nats.sum() / tokens.sum()), perplexity=math.exp(nats.sum() / tokens.sum()),
                            tokens=int(tokens.sum()), bytes_per_token=float(size.sum() / tokens.sum()),
-                           parameters=model.num_params(), dtype=dtype))
+                           parameters=lora.count(model)[1], dtype=dtype))
         samples[name] = sample.generate(model.to(getattr(torch, dtype)), tokenizer, prompts, args.max_new_tokens,
                                         args.temperature, seed=args.seed)
     xz = np.array([xz_bits(text) for text in texts], dtype=np.float64)

@@ -46,7 +46,13 @@ class NF4Linear(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
-        self.q = NF4Tensor.from_state_dict(own, prefix + "weight").to(self.q.packed.device)
+        if prefix + "weight" in own:
+            q = NF4Tensor.from_state_dict(own, prefix + "weight")
+            if q.shape != self.q.shape:
+                raise ValueError(f"{prefix}weight is {tuple(q.shape)}, this layer's {tuple(self.q.shape)}")
+            self.q = q.to(self.q.packed.device)
+        else:
+            rest[2].append(prefix + "weight")  # the missing keys
         super()._load_from_state_dict(own, prefix, *rest)
 
     def extra_repr(self):
@@ -66,17 +72,17 @@ class LoRALinear(nn.Module):
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # PEFT's choice; uniform in +-1/sqrt(in)
+        self.train(base.training)
 
     def forward(self, x):
-        if self.dropout and self.training:  # then the two branches see different inputs
-            branch = F.linear(F.linear(F.dropout(x, self.dropout), self.lora_A), self.lora_B)
-            return self.base(x) + self.scale * branch
-        if isinstance(self.base, NF4Linear):
-            return nf4_linear(x, self.base.q, self.base.bias, self.lora_A, self.lora_B, self.scale)
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        x, weight, bias, a, b = (None if t is None else t.to(dtype) for t in (
-            x, self.base.weight, self.base.bias, self.lora_A, self.lora_B))
+        x, a, b = x.to(dtype), self.lora_A.to(dtype), self.lora_B.to(dtype)
+        if self.dropout and self.training:  # then the two branches see different inputs
+            return self.base(x) + self.scale * F.linear(F.linear(F.dropout(x, self.dropout), a), b)
+        if isinstance(self.base, NF4Linear):
+            return nf4_linear(x, self.base.q, self.base.bias, a, b, self.scale)
+        weight, bias = (None if t is None else t.to(dtype) for t in (self.base.weight, self.base.bias))
         return LowRankLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias, a, b, self.scale).view(
             *x.shape[:-1], len(weight))
 
@@ -114,8 +120,9 @@ class LowRankLinear(torch.autograd.Function):
 
 def linears(model):
     """The linears of a tree by name, adapted ones as one; plain, in NF4, or with LoRA."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | NF4Linear | LoRALinear)}
-    return {n: m for n, m in found.items() if not n.endswith(".base")}
+    inside = {id(m.base) for m in adapters(model).values()}
+    return {n: m for n, m in model.named_modules()
+            if isinstance(m, nn.Linear | NF4Linear | LoRALinear) and id(m) not in inside}
 
 
 def choose(model, targets):
@@ -124,7 +131,7 @@ def choose(model, targets):
     end of a linear's full name, as in PEFT: "c_attn", "mlp.c_proj". Output heads are in all-linear never.
     """
     tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
-    heads = {n for n, m in linears(model).items() if n.split(".")[-1] in ("lm_head", "head", "output")
+    heads = {n for n, m in linears(model).items() if n.endswith("lm_head") or n in ("head", "output")
              or isinstance(m, nn.Linear) and any(m.weight is t for t in tables)}
     if targets == "all-linear":
         return [n for n in linears(model) if n not in heads]
@@ -139,7 +146,8 @@ def choose(model, targets):
     return chosen
 
 
-def replace(model, name, module):
+def put(model, name, module):
+    """Set a submodule by its full name."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
@@ -150,7 +158,7 @@ def quantize_linears(model):
         layer = model.get_submodule(name)
         if isinstance(layer, nn.Linear):
             try:
-                replace(model, name, NF4Linear(quantize_nf4(layer.weight), layer.bias))
+                put(model, name, NF4Linear(quantize_nf4(layer.weight), layer.bias).train(layer.training))
             except ValueError as e:
                 raise ValueError(f"{name}: {e}") from None
     return model
@@ -174,7 +182,7 @@ def add_lora(model, rank=16, alpha=32, targets="all-linear", dropout=0.0, quanti
         quantize_linears(model)
     model.requires_grad_(False)
     for name in chosen:
-        replace(model, name, LoRALinear(model.get_submodule(name), rank, alpha, dropout, rslora))
+        put(model, name, LoRALinear(model.get_submodule(name), rank, alpha, dropout, rslora))
     return model
 
 
@@ -190,10 +198,10 @@ def is_quantized(model):
 def cast_frozen(model, dtype):
     """
     Keep the frozen matrices and linears' biases in the dtype they are multiplied in: half the memory, and no cast at
-    every step. Norms stay in float32.
+    every step. Norms stay in float32; so do embeddings if dtype is float16, which is too narrow for what follows them.
     """
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding | NF4Linear):
+        if isinstance(module, nn.Linear | NF4Linear) or isinstance(module, nn.Embedding) and dtype != torch.float16:
             for p in module.parameters(recurse=False):
                 if not p.requires_grad:
                     p.data = p.data.to(dtype)
@@ -212,13 +220,14 @@ def count(model):
 
 
 @torch.no_grad()
-def merge_lora(model, original=None):
+def merge_lora(model, original=None, keep=True):
     """
-    Turn every adapted or quantized linear into a plain one, W + scale * B @ A added up in float32, in place; returns
-    the model.
+    Turn every adapted or quantized linear into a plain one, W + scale * B @ A, in place; returns the model, a plain one
+    again, all of which may train. The sum is taken in float32, and rounded once if the model is in another dtype.
 
     A base in NF4 is dequantized, so that the merged model computes what was trained: the adapters have learnt to make
     up for the rounding too. original: the same model before quantization, to merge onto its weights instead.
+    keep=False forgets the layers from before, which only unmerge_lora needs.
     """
     for name, layer in linears(model).items():
         if isinstance(layer, nn.Linear):
@@ -228,20 +237,29 @@ def merge_lora(model, original=None):
         weight = dequantize_nf4(source.q, torch.float32) if isinstance(source, NF4Linear) else source.weight.float()
         if isinstance(layer, LoRALinear):
             weight = weight.to(layer.lora_A.device) + layer.delta()
+        if isinstance(base, NF4Linear):
+            dtype = base.q.dtype if base.bias is None else base.bias.dtype
+        else:
+            dtype = base.weight.dtype
         merged = nn.Linear(layer.in_features, layer.out_features, bias=base.bias is not None, device="meta")
-        merged.weight = nn.Parameter(weight, requires_grad=False)
+        merged.weight = nn.Parameter(weight.to(dtype))
         if base.bias is not None:
-            merged.bias = nn.Parameter(source.bias.float().to(weight.device), requires_grad=False)
-        object.__setattr__(merged, "unmerged", layer)  # kept, but not as a submodule: the merged model is a plain one
-        replace(model, name, merged)
-    return model
+            merged.bias = nn.Parameter(source.bias.to(weight.device, dtype))
+        if keep:
+            object.__setattr__(merged, "unmerged", layer)  # not as a submodule: the merged model is a plain one
+        put(model, name, merged.train(layer.training))
+    return model.requires_grad_(True)
 
 
 def unmerge_lora(model):
-    """Undo merge_lora exactly: the very modules from before are put back."""
+    """Undo merge_lora exactly: the very layers from before are put back, on the device and in the dtype of then."""
     for name, layer in linears(model).items():
         if hasattr(layer, "unmerged"):
-            replace(model, name, layer.unmerged)
+            put(model, name, layer.unmerged)
+    model.requires_grad_(False)
+    for layer in adapters(model).values():
+        layer.lora_A.requires_grad_(True)
+        layer.lora_B.requires_grad_(True)
     return model
 
 
@@ -280,8 +298,8 @@ def save_adapter(model, directory, base=None, base_sha256=""):
     ends = {n.rsplit(".", 1)[-1] for n in found}
     short = len(found) == sum(n.rsplit(".", 1)[-1] in ends for n in linears(model))  # do the last names say it all?
     config = dict(peft_type="LORA", task_type="CAUSAL_LM",
-                  base_model_name_or_path=base or getattr(model, "origin", None), r=rank, lora_alpha=alpha,
-                  lora_dropout=dropout, use_rslora=rslora, bias="none",
+                  base_model_name_or_path=os.fspath(base) if base else getattr(model, "origin", None),
+                  r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, bias="none",
                   target_modules=sorted(ends if short else (prefix + n for n in found)),
                   fan_in_fan_out=getattr(model, "hf_conv1d", False), init_lora_weights=True, inference_mode=True,
                   use_dora=False, modules_to_save=None, alpha_pattern={},
@@ -290,11 +308,15 @@ def save_adapter(model, directory, base=None, base_sha256=""):
                for n, m in found.items() for part in ("lora_A", "lora_B")}
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, "adapter_model.safetensors")
-    save_file(tensors, path + ".tmp", metadata={"format": "pt", "quantize": "nf4" if is_quantized(model) else "",
+    every = all(isinstance(getattr(m, "base", m), NF4Linear)
+                for m in map(model.get_submodule, choose(model, "all-linear")))
+    save_file(tensors, path + ".tmp", metadata={"format": "pt", "quantize": "nf4" if every else "",
                                                 "base_sha256": base_sha256})
     os.replace(path + ".tmp", path)
-    with open(os.path.join(directory, "adapter_config.json"), "w") as f:
+    path = os.path.join(directory, "adapter_config.json")
+    with open(path + ".tmp", "w") as f:
         json.dump(config, f, indent=2)
+    os.replace(path + ".tmp", path)
 
 
 def read_adapter(directory):
@@ -312,43 +334,60 @@ def read_adapter(directory):
         tensors = load_file(path)
     except (ValueError, SafetensorError) as e:
         raise ValueError(f"the adapter in {directory} is damaged ({e}); copy it again") from None
-    plain = dict(peft_type="LORA", bias="none", use_dora=False, modules_to_save=None, alpha_pattern={})
+    plain = dict(peft_type="LORA", bias="none", use_dora=False, modules_to_save=None, alpha_pattern={}, lora_bias=False,
+                 layer_replication=None)
     for key, value in plain.items():
         if (config.get(key) or value) != value:
             raise ValueError(f"{directory} has {key} = {config[key]!r}; only plain LoRA ({key} = {value!r}) is read")
-    for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float):
+    start = config.get("init_lora_weights")
+    if start not in (True, False, None, "gaussian", "orthogonal", "eva"):
+        raise ValueError(f"{directory} has init_lora_weights = {start!r}, which changes the base's own weights; "
+                         "convert it to plain LoRA with PEFT first")
+    for key in ("r", "lora_alpha", "lora_dropout"):
+        value = config.get(key, 0.0 if key == "lora_dropout" else None)
+        if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{directory}/adapter_config.json has no number for {key}")
+    if not isinstance(config.get("base_model_name_or_path"), str | None):
+        raise ValueError(f"{directory}/adapter_config.json has no name for base_model_name_or_path")
     return config, tensors, metadata
 
 
 def load_adapter(model, directory, quantize="as trained"):
     """
     Put the adapter of a directory, ours or PEFT's, on its base model, in place; returns the model, all but the adapter
-    frozen. An adapter trained on NF4 quantizes the model too, unless quantize is None. Raises ValueError if the adapter
-    does not fit the model.
+    frozen. An adapter that was trained beside NF4 quantizes the model too; quantize="nf4" or None says otherwise.
+
+    Raises ValueError, and leaves the model as it was, if the adapter does not fit the model, or if the model's weights
+    come from a directory whose files are not those that the adapter was trained on.
     """
     config, tensors, metadata = read_adapter(directory)
     prefix = getattr(model, "hf_prefix", "")
-    if quantize and metadata.get("quantize"):
-        quantize_linears(model)
-    model.requires_grad_(False)
-    for name, layer in adapters(model).items():
-        replace(model, name, layer.base)
-    found = linears(model)
-    names = [k[: -len(".lora_A.weight")] for k in tensors if k.endswith(".lora_A.weight")]
+    names = [key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")]
+    names = {key: key.removeprefix("base_model.model.").removeprefix(prefix) for key in names}
     if not names or len(tensors) != 2 * len(names):
         raise ValueError(f"{directory} holds {len(tensors)} tensors that are no pairs of lora_A and lora_B of linears; "
                          "only plain LoRA is read")
-    for key in names:
-        name = key.removeprefix("base_model.model.").removeprefix(prefix)
-        a, b = (tensors.get(f"{key}.{part}.weight") for part in ("lora_A", "lora_B"))
-        base = found.get(name)
-        if base is None or b is None or a.shape[1] != base.in_features or b.shape != (base.out_features, len(a)):
+    found = linears(model)
+    for key, name in names.items():
+        a, b = (tensors.get(f"{key}.{part}.weight", torch.empty(0)) for part in ("lora_A", "lora_B"))
+        fits = name in found and a.dim() == 2 and a.shape[1] == found[name].in_features and (
+            b.shape == (found[name].out_features, len(a)))
+        if not fits:
             raise ValueError(f"{directory} was made for another model: its {name} does not fit this one's")
-        layer = LoRALinear(base, len(a), config["lora_alpha"], config.get("lora_dropout") or 0.0,
+    expected, origin = metadata.get("base_sha256"), getattr(model, "origin", None)
+    if expected and origin and weights_sha256(origin) != expected:
+        raise ValueError(f"the adapter {directory} was trained on other weights than those that are now in {origin}")
+
+    for name, layer in adapters(model).items():
+        put(model, name, layer.base)
+    if quantize == "nf4" or quantize and metadata.get("quantize"):
+        quantize_linears(model)
+    model.requires_grad_(False)
+    for key, name in names.items():
+        a, b = (tensors[f"{key}.{part}.weight"] for part in ("lora_A", "lora_B"))
+        layer = LoRALinear(model.get_submodule(name), len(a), config["lora_alpha"], config.get("lora_dropout", 0.0),
                            bool(config.get("use_rslora")))
         layer.lora_A.data.copy_(a)
         layer.lora_B.data.copy_(b)
-        replace(model, name, layer)
+        put(model, name, layer)
     return model

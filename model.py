@@ -174,13 +174,6 @@ class GPT(nn.Module):
     def num_params(self):
         return sum(p.numel() for p in self.parameters())
 
-    def flops_per_token(self, T=None):
-        """
-        Training FLOPs per token, forward and backward: 6 per matmul weight plus attention (PaLM, 2022, appendix B).
-        """
-        c, T = self.config, T or self.config.block_size
-        return 6 * (self.num_params() - self.wpe.weight.numel()) + 12 * c.n_layer * c.n_embd * T
-
     def hidden(self, idx, caches=None, start=0, mask=None, positions=None):
         """
         idx (B, T) -> the last layer's normalised states (B, T, C). With caches, idx continues at position `start`.
@@ -308,7 +301,10 @@ class GPT(nn.Module):
         directory = path if os.path.isdir(path) else download(path)
         if os.path.exists(os.path.join(directory, "adapter_config.json")):  # of an adapter, its base
             with open(os.path.join(directory, "adapter_config.json")) as f:
-                return cls.from_pretrained(json.load(f)["base_model_name_or_path"], dropout)
+                base = json.load(f).get("base_model_name_or_path")
+            if not base or os.path.realpath(base) == os.path.realpath(directory):
+                raise ValueError(f"{directory} is an adapter that does not say what its base is")
+            return cls.from_pretrained(base, dropout)
         config, state = read_pretrained(directory)
         if any(name.endswith(".absmax") for name in state):
             raise ValueError(f"{directory} holds weights in 4 bits; read it with checkpoint.load(directory)")
@@ -357,6 +353,8 @@ class GPT(nn.Module):
         (zeros). Linears in NF4 are written in 4 bits, as transformers with bitsandbytes writes and reads them.
         tokenizer: a data.Tokenizer to write beside it; without one, that of the directory this model was loaded from.
         """
+        if any("lora_" in name for name, _ in self.named_parameters()):
+            raise ValueError("the model has LoRA on it; merge_lora(model) first, or save_adapter(model, directory)")
         os.makedirs(directory, exist_ok=True)
         end = tokenizer.end_of_text if tokenizer else self.end_of_text()
         c = self.config

@@ -48,7 +48,8 @@ def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
     def adapt(model):
         if mode == "full":
             return model
-        return lora.cast_frozen(lora.add_lora(model, rank, targets=targets), dtype)
+        whole = len(model.h) == config.n_layer  # the targets may name a layer that a shorter model lacks
+        return lora.cast_frozen(lora.add_lora(model, rank, targets=targets if whole else "all-linear"), dtype)
 
     L = config.n_layer
     with FakeTensorMode():
@@ -62,6 +63,7 @@ def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
         widest = max(m.out_features for m in lora.linears(model).values())
         frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     half, head = dtype.itemsize, config.vocab_size * config.n_embd
+    padded = gpu and config.vocab_size % 64 > 0
     packed = sum(sizes) if mode == "QLoRA" else 0
     per_sequence = two - one
     if gpu and half == 2:  # autocast on a GPU takes norms in float32: it keeps a wide copy of each one's input
@@ -76,9 +78,11 @@ def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
         kept=2 * one - two, per_sequence=per_sequence,
         # of backward: the gradients on both sides of an activation function, and two of the residual stream
         in_flight=2 * T * half * (widest + config.n_embd),
-        # of the loss: a row of logits in float32, and in 16 bits; in full training the head in 16 bits and its gradient
-        row=config.vocab_size * (4 + half % 4), rows=max(512, 2**28 // config.vocab_size // 64 * 64) if gpu else 512,
-        head=head * (half % 4 + half + 4) if mode == "full" else 0,
+        # of the loss: a row of logits in float32, and in 16 bits, twice if it is padded; the head in 16 bits, where it
+        # is not so already or is padded; in full training its gradient
+        row=config.vocab_size * (4 + half % 4 * (1 + padded)),
+        rows=max(512, 2**28 // config.vocab_size // 64 * 64) if gpu else 512,
+        head=head * (half % 4) * (mode == "full" or padded) + (head * (half + 4) if mode == "full" else 0),
         unpacked=max(sizes) * half if packed else 0)
 
 

@@ -124,8 +124,9 @@ def read_args():
                                if k not in ("resume", "out", "device", "compile")})
         args = parser.parse_args()
         for name in FIXED:
-            if getattr(args, name) != state["args"][name]:
-                raise ValueError(f"--resume goes on with the run as it was: --{name} was {state['args'][name]}, "
+            before = state["args"].get(name, parser.get_default(name))  # older runs did not know every flag
+            if getattr(args, name) != before:
+                raise ValueError(f"--resume goes on with the run as it was: --{name} was {before}, "
                                  f"not {getattr(args, name)}; for a new run choose another --out "
                                  f"(--init {args.out} starts from its weights)")
         return args, newest
@@ -133,8 +134,10 @@ def read_args():
         raise ValueError(f"{args.out} already holds a run; add --resume to go on with it, or choose another --out")
     if args.lora_rank and args.optimizer != "adamw":
         parser.error(f"--optimizer {args.optimizer} is not for LoRA, whose matrices are thin; leave it out")
-    if args.quantize and not args.lora_rank:
-        parser.error("--quantize freezes the model in 4 bits; add --lora_rank 16 to train an adapter beside it")
+    alone = [name for name in ("quantize", "lora_alpha", "lora_targets", "lora_dropout", "rslora")
+             if getattr(args, name) != parser.get_default(name) and not args.lora_rank]
+    if alone:
+        parser.error(f"--{alone[0]} is about LoRA; add --lora_rank 16 to train an adapter")
     if not args.data:
         parser.error("--data is missing: name a data directory, made by: python prepare.py corpus PATH --out DIR")
     return args, None
@@ -185,7 +188,10 @@ def peak_flops(device):
 
 
 def training_flops(model, T):
-    """FLOPs per token, forward and backward; a frozen weight has no gradient of its own, so it costs 4 and not 6."""
+    """
+    FLOPs per token, forward and backward: 6 per matmul weight plus attention (PaLM, 2022, appendix B). A frozen weight
+    has no gradient of its own and costs 4.
+    """
     trainable, total = lora.count(model)
     c = model.config
     return 6 * trainable + (6 if trainable == total else 4) * (
@@ -333,7 +339,10 @@ def print_plan(args):
     if os.path.isdir(local):
         config = read_config(local)[0]
     else:
-        shape = SIZES.get(args.init.removeprefix("openai-community/"), SIZES[args.size])
+        name = args.size if args.init == "scratch" else args.init.removeprefix("openai-community/")
+        if name not in SIZES:
+            raise ValueError(f"--plan knows local checkpoints and {', '.join(SIZES)}, not --init {args.init}")
+        shape = SIZES[name]
         vocabulary = data.Tokenizer.load(args.data).vocab_size if args.data else 50257
         config = GPTConfig(vocabulary, args.seq_len or 1024, **{k: getattr(args, k) or v for k, v in shape.items()},
                            dropout=args.dropout, bias=bool(args.bias) or args.init != "scratch")
@@ -371,6 +380,8 @@ def main():
                     os.path.abspath(source) if os.path.exists(source) else args.init,
                     base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
         lora.cast_frozen(model, getattr(torch, dtype))
+        if rank == 0 and not resumed:
+            checkpoint.mark_as_base(source, args.out)
     model.to(device)
     T = args.seq_len
     rows = args.batch_tokens // T  # of the global batch
@@ -416,7 +427,7 @@ def main():
         if state["data_fingerprint"] != corpus.fingerprint():
             raise ValueError(f"{args.data} is not the data this run was trained on; "
                              "name that directory with --data, or start a new run")
-        if state["trainable"] != trainable:
+        if state.get("trainable", trainable) != trainable:
             raise ValueError(f"{resumed} trained {state['trainable']:,} parameters, not {trainable:,}")
         restore_optimizers(model, optimizers, tensors)
         if scaler.is_enabled() and state["scaler"]:
@@ -504,7 +515,7 @@ def main():
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * learning_rate(step, args)
-        if args.dropout:  # dropout too is a function of the step: no generator state to save
+        if args.dropout or args.lora_dropout:  # dropout too is a function of the step: no generator state to save
             torch.manual_seed(args.seed + 1_000_003 * (step * world + rank))
         total = torch.zeros((), device=device)
         for i in range(accumulation):

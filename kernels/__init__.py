@@ -56,7 +56,8 @@ def choose_path(x, q, backward=False):
         return "unpack"
     if len(x) <= GEMV_ROWS and not backward:
         return "gemv"
-    if not x.is_cuda or x.dtype != torch.float32 and len(x) <= FUSED_ROWS.get(architecture(x.device), 0):
+    most = FUSED_ROWS.get(architecture(x.device), 0) if x.dtype in (torch.bfloat16, torch.float16) else 0
+    if not x.is_cuda or len(x) <= most:
         return "fused"
     return "gemv" if len(x) <= MOST_GEMV_ROWS and not backward else "unpack"
 

@@ -97,11 +97,12 @@ class NF4Tensor:
     def from_state_dict(cls, state, name="weight"):
         """The reverse of state_dict; takes its entries out of `state`. Raises ValueError for any other 4-bit format."""
         own = {key[len(name) + 1 :]: state.pop(key) for key in list(state) if key.startswith(name + ".")}
-        packed = state.pop(name)
         try:
+            packed = state.pop(name)
             about = json.loads(bytes(own["quant_state.bitsandbytes__nf4"].tolist()))
             shape, dtype = torch.Size(about["shape"]), getattr(torch, about["dtype"])
             nested = "nested_absmax" in own
+            offset = torch.tensor(float(about["nested_offset"]), device=packed.device) if nested else None
             n, blocks = shape.numel(), -(-shape.numel() // BLOCK)
             known = (about["quant_type"] == "nf4" and about["blocksize"] == BLOCK
                      and torch.equal(own["quant_map"].cpu(), CODES)
@@ -109,17 +110,16 @@ class NF4Tensor:
                           and torch.equal(own["nested_quant_map"].cpu(), CODES8)))
             packed = packed.contiguous().view(torch.uint8).view(-1, 1)  # it may lie in another dtype, for FSDP
             fits = len(packed) == (n + 1) // 2 and own["absmax"].shape == (blocks,) and (
-                not nested or own["nested_absmax"].shape == (-(-blocks // NESTED_BLOCK),))
+                not nested or own["nested_absmax"].shape == (-(-blocks // NESTED_BLOCK),)) and (
+                own["absmax"].dtype == (torch.uint8 if nested else torch.float32)) and (
+                dtype in (torch.float32, torch.bfloat16, torch.float16))
         except (KeyError, ValueError, AttributeError, TypeError) as e:
             raise ValueError(f"{name} is no NF4 weight of bitsandbytes ({type(e).__name__}: {e})") from None
         if not known:
             raise ValueError(f"{name} is quantized otherwise than as nf4 in blocks of {BLOCK}; only that is read")
         if not fits:
             raise ValueError(f"{name} is damaged: its bytes or scales do not match its shape {tuple(shape)}")
-        if not nested:
-            return cls(packed, own["absmax"].float(), shape, dtype)
-        offset = torch.tensor(about["nested_offset"], device=packed.device)
-        return cls(packed, own["absmax"], shape, dtype, own["nested_absmax"].float(), offset)
+        return cls(packed, own["absmax"], shape, dtype, own["nested_absmax"].float() if nested else None, offset)
 
 
 def blockwise_absmax(x, size):
@@ -186,7 +186,7 @@ def dequantize_nf4(q, dtype=None, out=None):
     out = torch.empty(q.shape, dtype=dtype or q.dtype, device=device) if out is None else out
     flat = out.view(-1)
     for i in range(0, len(packed), CHUNK):
-        codes = pairs.take(packed[i : i + CHUNK].long()).view(torch.float32)
+        codes = pairs.index_select(0, packed[i : i + CHUNK].long()).view(torch.float32)
         whole = len(codes) // BLOCK * BLOCK
         scale = scales[2 * i // BLOCK :]
         codes[:whole].view(-1, BLOCK).mul_(scale[: whole // BLOCK, None])

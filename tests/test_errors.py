@@ -322,6 +322,7 @@ def test_help_shows_defaults():
 LORA = {
     "no model to adapt": (["--lora_rank", "4"], "--init"),
     "quantized but nothing to train": (["--quantize", "nf4"], "--lora_rank"),
+    "targets but no rank": (["--init", "RUN", "--lora_targets", "c_attn"], "--lora_rank"),
     "muon on thin matrices": (["--lora_rank", "4", "--optimizer", "muon"], "muon"),
     "no such linear": (["--lora_rank", "4", "--init", "RUN", "--lora_targets", "q_proj"], "c_attn"),
     "the tied head": (["--lora_rank", "4", "--init", "RUN", "--lora_targets", "lm_head"], "embedding"),
@@ -379,3 +380,5 @@ def test_merging_what_cannot_be_merged(trained, adapter, tmp_path):
     fails("checkpoint.py", "merge", tmp_path / "nowhere", "--out", out, says="nowhere", leaves=out)
     fails("checkpoint.py", "merge", adapter, "--out", trained, says="exists already")
     fails("checkpoint.py", "quantize", adapter.parent, "--out", out, says="no checkpoint", leaves=out)
+    fails("checkpoint.py", "quantize", adapter, "--out", out, says="adapter", leaves=out)
+    fails("train.py", "--plan", "--init", "nobody/nothing", says="nobody/nothing")

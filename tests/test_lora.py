@@ -122,6 +122,37 @@ def test_merging_a_quantized_model_onto_the_original():
     assert torch.allclose(layer.weight, original.h[1].attn.c_attn.weight + layer.unmerged.delta())
 
 
+def test_merging_keeps_the_dtype_of_the_model():
+    for quantize in (None, "nf4"):
+        model = trained_adapter(tiny().bfloat16(), quantize=quantize)
+        before = logits(model, tokens(model))
+        assert (logits(merge_lora(model), tokens(model)) - before).abs().max() < 0.1
+        assert model(tokens(model), tokens(model))[1].requires_grad
+
+
+def test_an_adapter_is_in_the_mode_of_its_model(tmp_path):
+    model = trained_adapter(tiny(), dropout=0.5)
+    save_adapter(model, tmp_path)
+    again = load_adapter(tiny(), tmp_path)
+    assert torch.equal(logits(again, tokens(model)), logits(model, tokens(model)))
+    again.train()
+    assert not torch.equal(logits(again, tokens(model)), logits(model, tokens(model)))
+
+
+def test_one_adapter_after_another(tmp_path):
+    save_adapter(trained_adapter(tiny(), quantize="nf4"), tmp_path / "four bits")
+    save_adapter(trained_adapter(tiny(), targets="c_attn"), tmp_path / "plain")
+    model = load_adapter(load_adapter(tiny(), tmp_path / "plain"), tmp_path / "four bits")
+    assert torch.equal(logits(model, tokens(model)), logits(trained_adapter(tiny(), quantize="nf4"), tokens(model)))
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    save_adapter(trained_adapter(tiny(n_layer=3)), tmp_path / "too deep")
+    with pytest.raises(ValueError, match="another model"):
+        load_adapter(model, tmp_path / "too deep")
+    assert before.keys() == dict(model.named_parameters()).keys()
+    with pytest.raises(ValueError, match="merge_lora"):
+        model.save_pretrained(tmp_path / "no")
+
+
 def test_targets():
     assert list(lora.adapters(add_lora(tiny(), targets="mlp.c_proj"))) == ["h.0.mlp.c_proj", "h.1.mlp.c_proj"]
     assert len(lora.adapters(add_lora(tiny(), targets=["c_attn", "h.1.mlp.c_fc"]))) == 3
@@ -225,7 +256,9 @@ def test_what_is_not_plain_lora_is_refused(tmp_path):
     save_adapter(trained_adapter(tiny()), tmp_path / "good")
     good = json.load(open(tmp_path / "good/adapter_config.json"))
     for key, value in (("use_dora", True), ("peft_type", "LOHA"), ("bias", "all"), ("modules_to_save", ["wte"]),
-                       ("alpha_pattern", {"c_attn": 3}), ("r", None)):
+                       ("alpha_pattern", {"c_attn": 3}), ("r", None), ("lora_alpha", float("nan")),
+                       ("init_lora_weights", "pissa"), ("layer_replication", [[0, 1]]), ("lora_dropout", "0.1"),
+                       ("base_model_name_or_path", 3)):
         bad = shutil.copytree(tmp_path / "good", tmp_path / key)
         (bad / "adapter_config.json").write_text(json.dumps(good | {key: value}))
         with pytest.raises(ValueError, match=key):
@@ -281,13 +314,13 @@ def adapted(request, tmp_path_factory, corpus, trained):
     """A run of ten steps of LoRA and one of QLoRA on the tiny model, with what it printed."""
     out = tmp_path_factory.mktemp("adapted") / request.param
     flags = ["--data", corpus, "--init", trained, "--steps", "10", *LORA]
-    flags += ["--quantize", "nf4"] if request.param == "qlora" else []
+    flags += ["--quantize", "nf4"] if request.param == "qlora" else ["--lora_dropout", "0.1"]
     return out, flags, run("train.py", *flags, "--out", out).stdout
 
 
 def test_a_run_says_what_it_trains_and_keeps_only_that(adapted, corpus, trained):
     out, _, said = adapted
-    assert "2,816 of them train" not in said and "LoRA     rank 4 on 8 linears: " in said and "MB of frozen" in said
+    assert "LoRA     rank 4 on 8 linears: " in said and "MB of frozen" in said
     assert ("in NF4" in said) == (out.name == "qlora")
     assert not (out / "model.safetensors").exists() and (out / "adapter_model.safetensors").stat().st_size < 100_000
     assert "adapter of rank 4" in run("checkpoint.py", "info", out).stdout
@@ -318,7 +351,7 @@ def test_stopping_and_resuming_changes_nothing(adapted, tmp_path):
         checkpoint.load(str(stopped), merge=False)[0])[0]
 
 
-def test_merging_on_the_command_line(adapted, tmp_path):
+def test_merging_on_the_command_line(adapted, trained, tmp_path):
     out, _, _ = adapted
     said = run("checkpoint.py", "merge", out, "--out", tmp_path / "merged").stdout
     assert ("dequantized base" in said) == (out.name == "qlora") and "no logit moved by more than" in said
@@ -329,7 +362,7 @@ def test_merging_on_the_command_line(adapted, tmp_path):
     hf = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert (logits(hf, idx) - logits(merged, idx)).abs().max() <= 1e-4
     if out.name == "qlora":
-        said = run("checkpoint.py", "merge", out, "--out", tmp_path / "original", "--onto", "original").stdout
+        said = run("checkpoint.py", "merge", out, "--out", tmp_path / "original", "--original", trained).stdout
         assert "onto the original base" in said
 
 
@@ -344,6 +377,16 @@ def test_two_processes_are_one(adapted, tmp_path):
     assert all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(one, two, strict=True))
 
 
+def test_a_step_that_adapters_need_is_not_deleted(trained, corpus, tmp_path):
+    base = shutil.copytree(trained, tmp_path / "base", symlinks=True)
+    step = checkpoint.resolve(str(base))
+    checkpoint.mark_as_base(step, "runs/x")
+    model, tokenizer = checkpoint.load(step)
+    for later in (20, 30):
+        checkpoint.save(str(base), later, model, tokenizer, {}, {"best": {"step": 30}}, keep=1)
+    assert checkpoint.steps(str(base)) == [10, 30] and os.path.isdir(step)
+
+
 def test_a_base_that_has_changed_is_noticed(trained, corpus, tmp_path):
     base = shutil.copytree(trained.resolve() / "latest", tmp_path / "base")
     run("train.py", "--data", corpus, "--init", base, "--out", tmp_path / "run", "--steps", "1", *LORA)
@@ -352,6 +395,8 @@ def test_a_base_that_has_changed_is_noticed(trained, corpus, tmp_path):
     tiny_model.save_pretrained(base)
     with pytest.raises(ValueError, match="other weights"):
         checkpoint.load(str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="other weights"):
+        load_adapter(GPT.from_pretrained(base), tmp_path / "run")
     shutil.rmtree(base)
     with pytest.raises(FileNotFoundError, match="base_model_name_or_path"):
         checkpoint.load(str(tmp_path / "run"))

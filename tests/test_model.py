@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+import train
 from model import GPT, SIZES, GPTConfig
 
 SHAPES = [dict(vocab_size=50257, n_positions=128, n_layer=2, n_head=4, n_embd=64),
@@ -203,7 +204,7 @@ def test_what_is_no_gpt2_is_refused_with_a_reason(tmp_path):
 def test_flops_of_gpt2_small():
     with torch.device("meta"):
         model = GPT(GPTConfig())
-    assert model.flops_per_token() == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
+    assert train.training_flops(model, 1024) == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
