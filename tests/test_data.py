@@ -61,6 +61,7 @@ def test_gpt2_equals_transformers_and_tiktoken(tmp_path):
     assert ids == transformers_ids(tokenizer, tmp_path, TEXT)
 
 
+@pytest.mark.slow
 def test_every_character_splits_alike_in_both_engines(bpe):
     """The two regex engines must agree on what is a letter, a number and a space, over all of Unicode."""
     differing = []

@@ -309,7 +309,7 @@ def lines(path):
         return [{k: v for k, v in json.loads(line).items() if k != "tokens_per_second"} for line in f]
 
 
-@pytest.fixture(scope="module", params=["lora", "qlora"])
+@pytest.fixture(scope="module", params=["qlora", pytest.param("lora", marks=pytest.mark.slow)])
 def adapted(request, tmp_path_factory, corpus, trained):
     """A run of ten steps of LoRA and one of QLoRA on the tiny model, with what it printed."""
     out = tmp_path_factory.mktemp("adapted") / request.param
@@ -461,7 +461,7 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="peak memory is read from Linux's /proc")
-@pytest.mark.parametrize("mode", plan.MODES)
+@pytest.mark.parametrize("mode", ["QLoRA", *(pytest.param(m, marks=pytest.mark.slow) for m in ("full", "LoRA"))])
 def test_the_plan_is_what_training_takes(mode):
     shape, batch, T = dict(vocab_size=8192, block_size=512, n_layer=6, n_head=8, n_embd=512), 4, 512
     done = subprocess.run([sys.executable, "-c", STEP.format(root=str(ROOT), args=(mode, shape, batch, T))],
