@@ -369,6 +369,8 @@ def test_merging_on_the_command_line(adapted, trained, tmp_path):
 @pytest.mark.slow
 def test_two_processes_are_one(adapted, tmp_path):
     out, flags, _ = adapted
+    if "--lora_dropout" in flags:
+        pytest.skip("each rank draws dropout masks of its own")
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py",
                     *map(str, flags), "--micro_batch", "2", "--out", str(tmp_path / "two")], cwd=ROOT, check=True,
                    capture_output=True, timeout=300)
