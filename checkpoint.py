@@ -139,8 +139,8 @@ def load_quantized(path):
 def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sha256=""):
     """
     Write the checkpoint of this step, make it the latest, and delete all but the newest `keep`, the best, and those
-    that adapters were trained on. Of a model
-    with LoRA only the adapter is written; base and base_sha256 say onto which weights it belongs.
+    that adapters were trained on. Of a model with LoRA only the adapter is written; base and base_sha256 say onto which
+    weights it belongs.
 
     tensors: name -> tensor, the optimizer's state. state: a JSON-able dict; state["best"]["step"] is kept.
     """

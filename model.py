@@ -171,9 +171,6 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def num_params(self):
-        return sum(p.numel() for p in self.parameters())
-
     def hidden(self, idx, caches=None, start=0, mask=None, positions=None):
         """
         idx (B, T) -> the last layer's normalised states (B, T, C). With caches, idx continues at position `start`.
@@ -434,7 +431,7 @@ def is_conv1d(name):
 
 
 def read_config(directory):
-    """(GPTConfig, config.json as a dict) of a Hugging Face GPT-2 directory."""
+    """The GPTConfig of a Hugging Face GPT-2 directory."""
     try:
         with open(os.path.join(directory, "config.json")) as f:
             hf = json.load(f)
@@ -444,7 +441,7 @@ def read_config(directory):
         raise ValueError(f"{directory}/config.json is not valid JSON ({e}); copy the checkpoint again") from None
     check_is_gpt2(hf, directory)
     return GPTConfig(vocab_size=hf["vocab_size"], block_size=hf.get("n_positions", 1024), n_layer=hf["n_layer"],
-                     n_head=hf["n_head"], n_embd=hf["n_embd"], bias=hf.get("bias", True)), hf
+                     n_head=hf["n_head"], n_embd=hf["n_embd"], bias=hf.get("bias", True))
 
 
 def read_pretrained(directory):
@@ -452,7 +449,7 @@ def read_pretrained(directory):
     (GPTConfig, {name: tensor}) of a Hugging Face GPT-2 directory, with our names and linears as (out, in). Weights that
     bitsandbytes quantized stay as they are, each with its companions (kernels/nf4.py).
     """
-    config, _ = read_config(directory)
+    config = read_config(directory)
     state = {name.removeprefix(GPT.hf_prefix): tensor for name, tensor in read_weights(directory).items()}
     head = state.pop("lm_head.weight", None)
     if head is not None and "wte.weight" in state and not torch.equal(head, state["wte.weight"]):

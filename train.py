@@ -337,7 +337,7 @@ def cut_log(run, step):
 def print_plan(args):
     local = checkpoint.resolve(args.init)
     if os.path.isdir(local):
-        config = read_config(local)[0]
+        config = read_config(local)
     else:
         name = args.size if args.init == "scratch" else args.init.removeprefix("openai-community/")
         if name not in SIZES:
@@ -380,8 +380,6 @@ def main():
                     os.path.abspath(source) if os.path.exists(source) else args.init,
                     base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
         lora.cast_frozen(model, getattr(torch, dtype))
-        if rank == 0 and not resumed:
-            checkpoint.mark_as_base(source, args.out)
     model.to(device)
     T = args.seq_len
     rows = args.batch_tokens // T  # of the global batch
@@ -442,6 +440,8 @@ def main():
                              "--out must be a folder that all of them share")
     if rank == 0:
         os.makedirs(args.out, exist_ok=True)
+        if args.lora_rank and not resumed:
+            checkpoint.mark_as_base(source, args.out)
         checkpoint.clean(args.out)
         if resumed:
             checkpoint.point_to(args.out, step)  # a kill may have come between the rename and this
