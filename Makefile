@@ -1,5 +1,7 @@
 # make demo    the whole road in about five minutes on a laptop: filings -> shards -> training -> report
 # make test    the tests, under ten minutes on two cores            make test-slow   the few that take longer
+# make sec124m USER_AGENT="Name name@example.com"    SEC filings -> 1.55 billion tokens -> GPT-2 124M -> report; with LIMIT=20
+#              the same road with twenty filings and a small model. Stopped anywhere, the same command goes on.
 # make lint    style                                                make clean       remove .venv and runs/demo
 #
 # The first of them creates .venv and installs into it; later ones find it there.
@@ -8,7 +10,18 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN = .venv/bin/python
 
-.PHONY: demo test test-slow lint clean
+# sec124m: what to fetch, how to train; LIMIT makes everything small
+YEARS ?= 2018-2024
+FILINGS = data/sec$(if $(LIMIT),-$(LIMIT))-filings
+DATA = data/sec$(if $(LIMIT),-$(LIMIT))
+OUT = runs/sec$(if $(LIMIT),-$(LIMIT),124m)
+RECIPE ?= recipes/$(if $(LIMIT),sec-small,sec-124m-4070).txt
+TOKENIZER ?= $(if $(LIMIT),bpe:4096,gpt2)
+BASELINE ?= $(if $(LIMIT),,gpt2)
+GPUS ?= 1
+TRAIN = $(if $(filter 1,$(GPUS)),$(RUN),.venv/bin/torchrun --standalone --nproc_per_node=$(GPUS))
+
+.PHONY: demo sec124m test test-slow lint clean
 .NOTPARALLEL:
 
 demo: .venv/installed
@@ -24,6 +37,19 @@ demo: .venv/installed
 	@echo "== 5 of 5: score it on companies it has never seen"
 	$(RUN) eval.py runs/demo --baseline runs/demo/step-00000050 --data data/demo --max_bytes 400000 --out runs/demo/report
 	@echo "Done. Open runs/demo/report/report.html; then: .venv/bin/python sample.py runs/demo --prompt 'Our business'"
+
+sec124m: .venv/installed
+	@test -n "$(USER_AGENT)" || { echo 'sec.gov asks who is downloading: make sec124m USER_AGENT="Name name@example.com"'; exit 2; }
+	@echo "== 1 of 4: 10-K filings from SEC EDGAR"
+	$(RUN) prepare.py edgar --out $(FILINGS) --user_agent "$(USER_AGENT)" --years $(YEARS) \
+	    $(if $(LIMIT),--limit $(LIMIT)) $(if $(BASE_URL),--base_url $(BASE_URL))
+	@echo "== 2 of 4: filings -> clean text -> tokens"
+	$(RUN) prepare.py corpus $(FILINGS) --out $(DATA) --tokenizer $(TOKENIZER) --public_only
+	@echo "== 3 of 4: train"
+	$(TRAIN) train.py @$(RECIPE) --data $(DATA) --out $(OUT) --resume
+	@echo "== 4 of 4: score it on companies and years it has never seen"
+	$(RUN) eval.py $(OUT) $(if $(BASELINE),--baseline $(BASELINE)) --data $(DATA) --out $(OUT)/report
+	@echo "Done. Open $(OUT)/report/report.html; $(DATA)/DATA.md says what the model has read."
 
 test: .venv/installed-dev
 	$(RUN) -m pytest -m "not slow"

@@ -4,6 +4,8 @@
     doc = read_filing("0000040545-94-000003.txt")
     doc["text"]   # "PART I\\n\\nItem 1. Business\\n\\nGeneral\\n\\nUnless otherwise indicated by the context, ..."
     doc["meta"]   # {"cik": "0000040545", "company": "GENERAL ELECTRIC CO", "form": "10-K", "filed": "1994-03-11", ...}
+    doc["meta"]["items"]    # of a 10-K: {"1": {"span": [2599, 47546], "status": "found"}, ...}; items.py says how
+    doc["meta"]["people"]   # ["John F. Welch, Jr.", ...]: who signed or is an officer, for those who must mask names
 
 The idea: thirty years of formats meet in one intermediate string. `html_marks` and `text_marks` turn a document into
 text in which ASCII's own separators say what the layout meant (group = table, record = row, unit = cell, form feed =
@@ -12,16 +14,19 @@ page); everything after that, from "$ | 1,234" to page numbers, is written once 
 HTML is scanned tag by tag, not parsed into a tree. Filings are tag soup, and a conforming parser must rebuild every
 unclosed <font> in every later <p>: 79 kB of that make eight million nodes (selectolax 1.0: 7 s), and 200,000 nested
 <div> take two minutes. A scan is linear, and all we need to know is: block, cell or inline, and is it shown? For the
-same reason no regular expression here looks further than the next tag, the end of the line or a fixed bound.
+same reason no regular expression here looks further than the end of the tag, comment or line or a fixed bound.
 """
 
 import codecs
+import functools
 import html
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
+
+from items import find_items
 
 TABLE, ROW, CELL, PAGE, BREAK = "\x1d", "\x1e", "\x1f", "\f", "\v"  # BREAK is <br>: may or may not end a paragraph
 
@@ -31,15 +36,16 @@ CHARS = dict.fromkeys([*range(9), *range(14, 29), 0x7F, 0xAD, *range(0x200B, 0x2
 CHARS |= {c: bytes([c]).decode("cp1252", "ignore") for c in range(0x80, 0xA0)} | {0x2011: "-", 0xF0B7: "•", 0xA8: "☐"}
 CHARS |= dict.fromkeys([0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000], " ")
 CHARS |= {c: unicodedata.normalize("NFKC", chr(c)) for c in range(0xFB00, 0xFB07)}
+ODD = re.compile(f"[{''.join(map(re.escape, map(chr, CHARS)))}]")  # they are few: ten times faster than str.translate
 
 SUBMISSION = re.compile(r"(?m)^(?:-----BEGIN PRIVACY-ENHANCED|<(?:SEC|IMS)-(?:DOCUMENT|HEADER)>|<SUBMISSION>|<DOCUMENT>"
                         r"|<ACCEPTANCE-DATETIME>|<?ACCESSION[ -]NUMBER[:>])")  # fmt: skip
 HTML = re.compile(r"(?i)<(?:!doctype html|html|head|body|div|p|br|font|span|td)\b[^<>]*>")
 
 
-def read_filing(path, tables="short"):
+def read_filing(path, tables="short", whole=False):
     """One filing on disk → {"id", "text", "meta"}. OSError if it cannot be opened, ValueError if it cannot be read."""
-    return parse_filing(Path(path).read_bytes(), Path(path).name, tables)
+    return parse_filing(Path(path).read_bytes(), Path(path).name, tables, whole)
 
 
 def looks_like_filing(head):
@@ -48,35 +54,48 @@ def looks_like_filing(head):
     return bool(SUBMISSION.search(head) or head.startswith("<") and HTML.search(head))
 
 
-def parse_filing(raw, id, tables="short"):
+def parse_filing(raw, id, tables="short", whole=False):
     """A filing in memory (str or bytes) → {"id", "text", "meta"}. ValueError, one line with the reason, if unreadable.
 
     tables: "short" keeps those with at least as many letters as digits, "all" keeps every one, "none" no one.
+    whole: keep page numbers, running heads, signatures and lists of exhibits, too. With tables="all" the text then has
+    every word that a browser shows.
     """
     if tables not in ("short", "all", "none"):
         raise ValueError(f'tables must be "short", "all" or "none", not {tables!r}')
     raw = decode(raw)
-    wrapper, *documents = re.split(r"(?mi)^<DOCUMENT>", raw)
+    wrapper, *documents = re.split(r"\n<(?i:DOCUMENT)>", "\n" + raw)
     meta = header_meta(wrapper) if documents or SUBMISSION.search(raw[:4096]) else {}
     if not documents and meta and not HTML.search(raw):
         raise ValueError("no readable document: header only")
     documents = [document_parts(d) for d in documents] or [("", raw)]
     # EX-13 is the annual report to shareholders: before 2008 a 10-K often says no more than "see there".
     kept = [d for d in documents if re.match(r"10-?K|EX-13", d[0])] or documents[:1]
-    texts = []
+    texts, names = [], {}
     for form, body in kept:
         if re.match(r"\s*(?:<PDF>|%PDF|begin \d{3} )", body):
             continue
-        blocks = to_blocks(html_marks(body) if HTML.search(body) else text_marks(body), tables)
+        marked = free_headings(html_marks(body) if HTML.search(body) else text_marks(body))
+        blocks = to_blocks(marked, tables)
         if not texts:
             meta = cover_meta(blocks, form) | fact_meta(body) | meta
-        texts.append("\n\n".join(without_signatures(without_furniture(blocks))))
+            first = marked
+        names |= dict.fromkeys(people(marked))
+        kept_blocks = filter(PAGE.__ne__, blocks) if whole else without_signatures(without_furniture(blocks))
+        texts.append("\n\n".join(kept_blocks))
     if not any(texts):
         raise ValueError("no readable document: no visible text")
     if accession := re.search(r"\d{10}-\d\d-\d{6}", str(id)):
         meta.setdefault("accession", accession[0])
-    meta["documents"] = [form for form, _ in kept if form]
-    return {"id": id, "text": "\n\n".join(filter(None, texts)), "meta": {k: v for k, v in meta.items() if v}}
+    meta |= {"documents": [form for form, _ in kept if form], "people": list(names)}
+    meta = {k: v for k, v in meta.items() if v}
+    text = "\n\n".join(filter(None, texts))
+    if re.match("(?i)10-?K", meta.get("form") or "10-K" * bool(re.search(r"(?i)\bform\s{1,3}10-K", text[:5000]))):
+        meta["items"] = find_items(text, meta.get("form", ""), len(texts[0]))
+        if not meta["items"] and tables != "all":  # an index of items may be among the tables that were dropped
+            index = [block for block in to_blocks(first, "all") if "\n" in block]
+            meta["items"] = find_items(text, meta.get("form", ""), len(texts[0]), index)
+    return {"id": id, "text": text, "meta": meta}
 
 
 # ---- the submission --------------------------------------------------------------------------------------------------
@@ -181,17 +200,28 @@ def iso_date(text):
 
 # ---- from a document to marked text ----------------------------------------------------------------------------------
 
-# Text, or (/)(tag)(attributes): a quoted one may hold ">", but none runs past the next "<". Or some other <!...>.
-TOKEN = re.compile(r"""([^<]+|<(?![a-zA-Z/!?]))|<(/?)([a-zA-Z][\w:.-]{0,30})"""
-                   r"""([^<>"']*(?:(?:"[^"<]*"|'[^'<]*')[^<>"']*)*)>|<[^<>]*>?""")  # fmt: skip
-MARKS = dict.fromkeys("p div h1 h2 h3 h4 h5 h6 li ul ol dl dt dd center blockquote caption body pre".split(), "\n")
-MARKS |= {"table": TABLE, "tr": ROW, "td": CELL, "th": CELL, "br": BREAK, "hr": PAGE}
-NEVER_SHOWN, EMPTY = ("ix:header", "head", "title", "script", "style"), ("br", "hr", "img", "meta", "link", "col")
-NOT_SHOWN = re.compile(r"(?i)display\s{0,9}:\s{0,9}none")
-NEW_PAGE = re.compile(r"(?i)break-(?:before|after)\s{0,9}:\s{0,9}(?:always|page)")
+# Scripts and the like end at their own end tag only: a "<" in them is no tag. What ends nowhere ends with the file.
+OPAQUE = "|".join(rf"{tag}\b(?![^<>]*/>)(?s:.*?)(?=</{tag}|\Z)" for tag in ("script", "style", "ix:header"))
+# <(/)(tag)(attributes)>, of which a quoted one may hold ">", but none runs past the next "<". Or nothing to read.
+TAG = re.compile(rf"""(?x)<(?: !--(?:-?>|(?s:.*?)(?:--!?>|\Z)) | (?i:{OPAQUE})
+    | (/?)(?:x?html:)?([a-zA-Z][\w:.-]{{0,30}})([^<>"']*(?:(?:"[^"<]*"|'[^'<]*')[^<>"']*)*(?=>)|[^<>]*)>?
+    | [/!?][^<>]*>?)""")
+BLOCKS = """address article aside blockquote body caption center dd details dir div dl dt fieldset figcaption figure
+    footer form h1 h2 h3 h4 h5 h6 header legend li listing main menu nav ol optgroup option p plaintext pre section
+    select summary ul xmp"""
+MARKS = dict.fromkeys(BLOCKS.split(), "\n") | {"br": BREAK, "hr": PAGE}
+MARKS |= {"table": TABLE, "tr": ROW, "td": CELL, "th": CELL}
+NEVER_SHOWN = set("audio canvas datalist iframe noembed noframes noscript rp template title video".split())
+EMPTY = set("area base br col embed frame hr img input link meta param source track wbr".split())
+CELLS = {"td", "th", "tr"}  # a next one closes what is open in the cell before, save for these:
+CLOSERS = {"p": CELLS | set(BLOCKS.split()), "tr": {"tr"}} | dict.fromkeys(("table", "tbody", "thead", "tfoot"), ())
+STYLE = re.compile(r"""[\s"'=;](?:page-|content-)?(display|visibility|float|position|break-before|break-after)"""
+                   r"""\s{0,9}:\s{0,9}([\w-]+)""")  # fmt: skip
 COLUMNS = re.compile(r"\S {4,}\S|\S {2,}[$(]{0,2}\d[\d,.]*[)%]{0,2}\s*$")
 MARKER = r"(?i)(?:[•●▪■◦○·‣∙§*☐☒☑†‡–—-]|o|\(?(?:\d{1,3}|[a-z]|[ivx]{2,4})[.)]|(?:item|note)\s\d{1,2}[A-C]?[.:]?)"
 RULER = re.compile(r"[\s\-=_.*|+~–—]*$")
+GLUED = re.compile(r"^(?:[•●▪■◦○☐☒☑]|\([a-z0-9]{1,3}\))(?=\w)")
+CLOSER, OPENER = re.compile(r"[)%]{1,3}$|\) %$"), re.compile(r"[($€£¥]{1,3}$")
 
 
 def unescape(text):
@@ -200,34 +230,80 @@ def unescape(text):
 
 def html_marks(body):
     """HTML → marked text. Inline tags vanish without a trace, so words split over spans grow together again."""
-    first, *rest = body.split("<!--")
-    body = first + "".join(part.partition("-->")[2] if "-->" in part else part for part in rest)
-    out, hidden, depth, pre = [], "", 0, None
-    for match in TOKEN.finditer(body):
-        text, closing, tag, attributes = match.groups("")
-        tag = tag.lower()
-        opens = tag and not closing and not attributes.endswith("/") and tag not in EMPTY
-        if hidden:  # until its own end tag, or the next <p>, which closes an open one
-            depth += (bool(opens) - bool(closing) if hidden != "p" else -1) if tag == hidden else 0
-            hidden = hidden if depth else ""
-            if not (tag == "p" and opens and not hidden):
+    rules = style_rules(body)
+    layout = functools.cache(lambda attributes: layout_of(attributes, rules))  # the same few come again and again
+    pieces = iter(TAG.split(body))
+    out, pre = [unescape(next(pieces)).replace("\n", " ")], None
+    opened, hidden, inside = defaultdict(int), "", {}  # how many of each tag are open; and are within the hidden one
+    styled = {}  # the marks of <div style="display:inline"> and the like, for their end tags
+    for closing, tag, attributes, text in zip(pieces, pieces, pieces, pieces, strict=True):
+        tag = tag.lower() if tag else ""
+        opens = tag and not closing and tag not in EMPTY and not attributes.endswith("/")
+        if hidden:  # until it ends, or an element around it does, or a tag comes that closes an open <p> or <td>
+            if opens:
+                over = tag in CLOSERS.get(hidden, CELLS) and not inside["table"]
+            else:
+                over = closing and opened[tag] and not inside[tag]
+            if not over:
+                inside[tag] += bool(opens) or -bool(closing and inside[tag])
                 continue
-        if text:
-            out.append(unescape(text).replace("\n", " ")) if pre is None else pre.append(unescape(text))
-            continue
-        if opens and (tag in NEVER_SHOWN or NOT_SHOWN.search(attributes)):
-            hidden, depth = tag, 1
+            opened[hidden] -= bool(opens or tag != hidden)
+            hidden = ""
+        if opens:
+            opened[tag] += 1
+        elif closing and opened[tag]:
+            opened[tag] -= 1
+        mark = MARKS.get(tag, "")
+        page, display = layout(attributes) if attributes and not closing else ("", None)
+        if opens and (display == "none" or tag in NEVER_SHOWN):
+            hidden, inside = tag, defaultdict(int)
+        elif opens and display is not None and mark in ("", "\n"):
+            mark = styled[tag, opened[tag]] = display
+        elif closing and styled:
+            mark = styled.pop((tag, opened[tag] + 1), mark)
+        if hidden or "&" in text:
+            text = "" if hidden else unescape(text)
         if pre is not None:  # 1990s text in an HTML wrapper
-            if tag not in ("pre", "p", "div", "td"):
-                pre.append(match[0])
+            if tag not in ("pre", "p", "div", "tr", "td") and not (tag == "table" and attributes):
+                pre += (f"<{closing}{tag}>" if tag in ("table", "page") else mark and "\n"), text
                 continue
-            out.append("\n" + text_marks("".join(pre)))
+            out += "\n", text_marks("".join(pre))
             pre = None
         if opens and tag == "pre":
-            pre = []
-        out.append(PAGE if NEW_PAGE.search(attributes) else "")
-        out.append(MARKS.get(tag, ""))
+            pre, text = [text], ""
+        out += page, mark, text.replace("\n", " ")
     return "".join(out) + ("\n" + text_marks("".join(pre)) if pre else "")
+
+
+def layout_of(attributes, rules):
+    """Attributes → (PAGE if a page begins or ends here else "", "none" if hidden or the mark their style asks for)."""
+    if rules and (names := re.search(r"""(?i)\bclass\s{0,9}=\s{0,9}["']?([^"'<>]*)""", attributes)):
+        attributes = "".join(rules.get(name, "") for name in names[1].split()) + attributes
+    attributes = attributes.lower()
+    style = dict(STYLE.findall(attributes)) if ":" in attributes else {}
+    page = PAGE if {style.get("break-before"), style.get("break-after")} & {"always", "page"} else ""
+    bare = re.sub("\"[^\"]*\"|'[^']*'", "", attributes) if "hidden" in attributes else ""  # not overflow:hidden
+    display = style.get("display", "")
+    if display == "none" or style.get("visibility") in ("hidden", "collapse") or re.search(r"(?<!\S)hidden\b", bare):
+        return page, "none"
+    if style.get("float") in ("left", "right") or style.get("position") in ("absolute", "fixed"):
+        return page, "\n"
+    return page, "\n" if re.match("block|table|flex|grid|list", display) else "" if display == "inline" else None
+
+
+def style_rules(body):
+    """What <style> says of each ".name"; longer selectors and what stands within "@media {...}" are left out."""
+    if "</style" not in body.lower():
+        return {}
+    sheet = " ".join(re.findall(r"(?is)<style\b[^<>]*>(.*?)(?:</style|\Z)", body))
+    sheet = re.sub(r"<!--|/\*[^*]*(?:\*(?!/)[^*]*)*(?:\*/)?|@[^@{}]*\{(?:[^@{}]*\{[^@{}]*\})*[^@{}]*\}", " ", sheet)
+    rules = {}
+    for rule in sheet.split("}"):
+        selectors, _, declarations = rule.partition("{")
+        if STYLE.search(f";{declarations.lower()}"):
+            names = re.findall(r"(?:^|,)\s{0,99}\.([\w-]+)\s{0,99}(?=,|$)", selectors)
+            rules |= dict.fromkeys(names, f";{declarations};")
+    return rules
 
 
 def text_marks(body):
@@ -250,7 +326,7 @@ def text_marks(body):
             chunks[-1].append(line)
         elif chunks[-1]:
             chunks.append([])
-    return "".join(out).replace(TABLE + TABLE, ROW)
+    return "".join(out[:-1]).replace(TABLE + TABLE, ROW)
 
 
 def chunk_marks(chunk, width):
@@ -290,7 +366,7 @@ def is_sentence(text):
 
 def to_blocks(marked, tables):
     blocks = []
-    for chunk in marked.translate(CHARS).split(TABLE):
+    for chunk in ODD.sub(lambda odd: CHARS[ord(odd[0])] or "", marked).split(TABLE):
         blocks += table_blocks(chunk, tables) if CELL in chunk else paragraph_blocks(chunk)
     return blocks
 
@@ -300,7 +376,7 @@ def paragraph_blocks(chunk):
     for paragraph in chunk.replace(PAGE, f"\n{PAGE}\n").replace(ROW, "\n").split("\n"):
         out, above = [], ""
         for line in paragraph.split(BREAK):
-            line = re.sub(r"^([•●▪■◦○☐☒☑]|\([a-z0-9]{1,3}\))(?=\w)", r"\1 ", " ".join(line.split()))
+            line = GLUED.sub(r"\g<0> ", " ".join(line.split()))
             wrapped = above and line and (line[0].islower() or len(above) > 60) and not is_sentence(above)
             out += (" " if wrapped else "\n"), line
             above = line or above
@@ -329,12 +405,12 @@ def join_cells(cells):
     """["$", "(1,234", ")", "12", "%"] → ["$(1,234)", "12%"], and a bullet or "Item 1." joins the one text after it."""
     joined = []
     for cell in cells:
-        if joined and len(joined[-1]) < 99 and re.fullmatch(r"[)%]{1,3}|\) %", cell):
+        if joined and len(joined[-1]) < 99 and CLOSER.match(cell):
             joined[-1] += cell.replace(" ", "")
-        elif joined and re.fullmatch(r"[($€£¥]{1,3}", joined[-1]):
+        elif joined and OPENER.match(joined[-1]):
             joined[-1] += cell
         else:
-            joined.append(re.sub(r"^([($€£¥]{1,3}) (?=[\d(])", r"\1", cell))
+            joined.append(re.sub(r"^([($€£¥]{1,3}) (?=[\d(])", r"\1", cell) if cell[0] in "($€£¥" else cell)
     return [" ".join(joined)] if len(joined) == 2 and re.fullmatch(MARKER, joined[0]) else joined
 
 
@@ -347,7 +423,50 @@ RUNNING = re.compile(r"(?i)\bform 10-?k|\bannual report\b|continued\)?$|\b(?:inc
 STRUCTURE = re.compile(r"(?i)(?:part|item|notes?)\b(?!.{0,99}\bcontinued)")
 SIGNED = re.compile(r"(?i)pursuant to the requirements|(?:to be|has been) signed")
 SIGNING = re.compile(SIGNED.pattern + r"|/s/|power of attorney|attorneys?-in-fact|in witness whereof")
+ANSWER = re.compile(r"(?i)\W?(?:none|not applicable|not required|n/a|\W?reserved)\b.{0,20}$")
+ROW_HEADING = re.compile(r"(?i)(?:^|\x1e)[\s\x1f]*item[\s\x1f]{0,3}\d{1,2}[A-C]?\b(?:[^\x1e\d]|10-K|8-K){4,300}"
+                         r"(?=\x1e|$)")  # fmt: skip
+SIGNATURE = re.compile(r"/s/[\s\x1f.:_]{0,20}([^\n\x0b-\x1f]{3,60})([^/]{0,200})")
+OFFICER = re.compile(r"(?:^|\x1e)[\s\x1f]*([A-Z][^\n\x0b-\x1f]{4,50})[\s\x1f]*\x1f(?:[^\x1e\x1f]{0,150}\x1f){0,6}?"
+                     r"\s*[2-9]\d\s*(?=[\x1e\x1f]|$)")  # fmt: skip
+NAME = re.compile(r"(?:(?:Mr|Mrs|Ms|Dr)\.? )?[A-Z][\w’'.-]{0,19}(?: (?:(?:de|Mc|Mac|[DdO][’'])?[A-Z][\w’'-]{1,19}\b|"
+                  r"(?:[A-Z]\.){1,3}|[A-Z]\b|[\"“(][A-Z]\w+[\"”)]|(?:de|der|del|la|van|von)\b)){1,4}"
+                  r"(?:,? (?i:Jr|Sr|II|III|IV)\b\.?)?")  # fmt: skip
+NO_NAME = re.compile(r"(?i)\b(?:llp|llc|l\.?p|inc|corp\w*|company|co|ltd|partners|associates|trust|bank|fund|group|"
+                     r"cpas?|kpmg|deloitte|ernst|young|coopers|waterhouse|arthur andersen|thornton|bdo|mcgladrey|crowe|"
+                     r"director|president|officer|chief|vice|chairman|secretary|treasurer|attorney|part|item|total|year|"
+                     r"december|the|and|of|age)\b")  # fmt: skip
 REAL_TEXT = re.compile(r"(?i)(?:item \d|part [iv]|notes? |index|exhibit|report of|consolidated|schedule|financial)")
+
+
+def free_headings(marked):
+    """Cut the heading of an item out of a table that holds what follows as well, because tables may be dropped."""
+    chunks = marked.split(TABLE)
+    for i, chunk in enumerate(chunks):
+        if CELL in chunk and 0 < len(ROW_HEADING.findall(chunk)) < 3:  # more of them are a table of contents
+            chunks[i] = ROW_HEADING.sub(TABLE + r"\g<0>" + TABLE, chunk)
+    return TABLE.join(chunks)
+
+
+def people(marked):
+    """Names of those who signed ("/s/ Jane Doe" and the line below) and of officers in tables with their age."""
+    names = {}
+    for match in SIGNATURE.finditer(marked):
+        signed = as_name(match[1])
+        below = next(filter(None, map(as_name, re.split(r"[\n\x0b-\x1f]|\s{3,}", match[2]))), "")
+        if signed:
+            names |= dict.fromkeys([signed] + [below] * (below.lower().split()[-1:] == signed.lower().split()[-1:]))
+    for table in marked.split(TABLE):
+        if re.search(r"\b(?:Age|AGE)\b", table):
+            names |= dict.fromkeys(filter(None, (as_name(row[1]) for row in OFFICER.finditer(table))))
+    return list(names)
+
+
+def as_name(text):
+    """ " Jane B. Doe (1)*, Director" → "Jane B. Doe"; "" for what is not the name of a person."""
+    text = " ".join(unescape(text).translate(CHARS).split())
+    match = NAME.match(re.sub(r"^\W*(?:By|Name|Signature|/s/)\b\W*|^\W+", "", text))
+    return "" if not match or NO_NAME.search(match[0]) else match[0].rstrip(",")
 
 
 def without_furniture(blocks):
@@ -365,6 +484,8 @@ def without_furniture(blocks):
     kept, seen, cut = [], set(), False
     for i, block in enumerate(blocks):
         repeated = len(block) <= 100 and (i in near and heads[keys[i]] > 3 or lines[block] > 3)
+        if repeated and ANSWER.match(block):
+            repeated = False  # the whole text of many an item
         if repeated and (STRUCTURE.match(block) and block not in seen or "xact name" in "".join(blocks[i + 1 : i + 2])):
             repeated = False  # "PART II" on every page is also the heading of Part II; the cover needs the name
             seen.add(block)

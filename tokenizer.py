@@ -362,13 +362,13 @@ def tokenizer_report(tokenizer, texts):
     where its vocabulary is not in tiktoken's cache, as a report is no reason to download it.
     """
     texts = list(texts)
-    gpt2 = None
-    if gpt2_is_cached():
+    this = gpt2 = bytes_per_token(tokenizer, texts)
+    if tokenizer.name != "gpt2":
         try:
-            gpt2 = bytes_per_token(Tokenizer.gpt2(), texts)
+            gpt2 = bytes_per_token(Tokenizer.gpt2(), texts) if gpt2_is_cached() else None
         except ValueError:  # a damaged cache
-            pass
-    return dict(this=bytes_per_token(tokenizer, texts), gpt2=gpt2)
+            gpt2 = None
+    return dict(this=this, gpt2=gpt2)
 
 
 def gpt2_is_cached():

@@ -58,3 +58,11 @@ def test_qlora_measures_memory_in_a_process_of_its_own(tmp_path):
     GPT(GPTConfig(300, 16, 1, 2, 64)).save_pretrained(tmp_path)
     done = run("bench/qlora.py", *SHAPE, "--arm", "tenk QLoRA", "--folder", tmp_path)
     assert 0 < json.loads(done.stdout)["peak"] < 1e9
+
+
+def test_prepare(tmp_path, filings):
+    run("bench/prepare.py", *sorted(filings.iterdir())[:3], "--megabytes", "0.2", "--memory", "0.1", "--rounds", "1",
+        "--workers", "1", "--tokenizer", "bpe:300", "--out", tmp_path / "out.json")
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["filings_to_text"]["mb_per_second"]["tenk"] > 0 and result["text_to_shards"]["mb"] > 0.1
+    assert result["memory"][0]["peak_mb"] > 0

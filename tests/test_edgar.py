@@ -115,6 +115,51 @@ def test_hidden_facts_are_dropped():
     assert text_of(html) == "Seen twice.\n\nAlso seen."
 
 
+@pytest.mark.parametrize("html", [
+    "<p>Seen</p><p hidden>secret</p><p>twice", "<p>Seen <span HIDDEN=''>secret</span></p>twice",
+    "<p style='overflow: hidden'>Seen</p><p class='a hidden b'><input type=hidden>twice",
+    "<p>Seen</p><div style='visibility:hidden'>secret</div><tr style='Visibility : collapse'><td>secret</tr><p>twice",
+    "<p>Seen</p><p STYLE=display:none>secret<div>twice</div>", "<p>Seen</p><p hidden>secret<ul><li>twice</ul>",
+    "<p>Seen</p><div><p hidden>secret</div>twice", "<p>Seen</p><p hidden>secret<b>secret</b><p>twice",
+    "<p style='mso-display:none'>Seen</p><p style='display:nonesuch'>twice",
+    "<p style='display:none;color:red;display:block'>Seen</p><p style='color:red;display:NONE !x'>secret</p>twice",
+    "<div>Seen<span style='display:none'>secret</div><div>twice</div>",  # what is around it ends it
+    "<div style='display:none'>secret<br><img><input><wbr><hr></p></font>secret<div></div></div><p>Seen</p>twice",
+    "<table><tr><td>Seen<td hidden>secret<tr hidden><td>secret<td>secret<tr><td>twice</table>",
+    "<table><tr><td>Seen</td><td hidden><table><tr><td>secret<td>secret</table>secret</td></tr></table>twice",
+    "<table><tr><td>Seen<table><tr><td style='display:none'><i hidden>secret<td></table></td></tr></table>twice",
+    "<html><head><title>secret</title><body><p>Seen</p>twice", "<head><meta><p>Seen</p></head><body><p>twice",
+    "<p>Seen</p><script>if (a<b) go('</p>') <!-- secret </script><script src='x'/>twice",
+    "<noscript>secret</noscript><iframe>secret</iframe><template><p>secret</p></template><p>Seen</p>twice",
+    "<!-->Seen<!--->\n\n<!-- a > <!-- secret --><p><!---->twice<!-- - -- > secret --!></p><!-- unclosed <p>secret",
+    "<?xml version='1.0'?><!DOCTYPE html><p>Seen</p><?php secret ?></ secret></><![CDATA[secret]]>twice",
+    "<style>p.a, .x {color: red; Display : none} .y .z, .t {a: x}</style><p class='z t'>Seen<p class='a x'>no<p>twice",
+    "<style><!-- /* .t {display:none} */ @media print {.t {display:none}} .x{display:none} --></style>"
+    "<p class=t>Seen</p><p class=x>secret</p><p class=x style='display:block'>twice</p>",
+])  # fmt: skip
+def test_only_what_a_browser_hides_is_hidden(html):
+    assert " ".join(text_of(html).split()) == "Seen twice"
+
+
+@pytest.mark.parametrize("html, text", [
+    ("<p>wo<b>rd</b> wo<i></i>rd wo<!-- c -->rd wo<a name='x'></a>rd wo<wbr>rd wo&shy;rd</p>", "word " * 5 + "word"),
+    ("<div>Sales of <div style='display:inline'>$</div><div style='DISPLAY: inline'>95.2</div> billion</div>",
+     "Sales of $95.2 billion"),
+    ("<span style='display:block'>one</span><span style='display:block'>two</span>", "one two"),
+    ("<b style='float:left'>one</b>two<i style='position:absolute; left:9px'>three</i>four", "one two three four"),
+    ("<section>one</section><address>two</address><option>three<option>four", "one two three four"),
+    ("<xhtml:p>one</xhtml:p><html:p>two</html:p>", "one two"), ("<ins>one</ins> <del>two</del>", "one two"),
+    ("<button>one</button> <textarea>two</textarea> <object>three</object><dl>four", "one two three four"),
+    ("<table>one<tr>two<td>three</td></tr><caption>four</caption><tr><th>five</table>", "one two | three four five"),
+    ("<table><tr><td width=5\">1,234</td><td width='5%>5,678</td></tr></table>", "1,234 | 5,678"),  # a quote too many
+    ("<a title='x > \"y\"'>one</a> <a title=it's>two</a> <p class=\"a\"b\"c\">three", "one two three"),
+    ("<p>a <b or c</p><p>b < c</p><p>1<2 x<=y", "a b < c 1<2 x<=y"),
+    ("<p>Fish &amp chips &copy 2001 AT&T R&D &no; &#65 &#x42 &#0;&eacute", "Fish & chips © 2001 AT&T R&D &no; A B é"),
+])  # fmt: skip
+def test_words_are_kept_whole_and_apart(html, text):
+    assert " ".join(text_of(f"<body>{html}", tables="all").split()) == text
+
+
 def test_characters():
     assert text_of("<p>It&#146;s&nbsp;a &ldquo;test&rdquo; &amp; so&#8212;o&#xAD;n</p>") == "It’s a “test” & so—on"
     assert text_of(b"<p>It\x92s \x93caf\xe9\x94, of\xc2\xad\xef\xac\x81ce \xe2\x82\xac</p>") == "It’s “café”, office €"
@@ -164,6 +209,12 @@ def test_page_furniture():
     assert text_of(html) == "\n\n".join(f"Paragraph {i}. {LONG}" for i in range(5))
 
 
+def test_answers_are_not_running_heads():
+    page = "<p>{n}. {long}</p><p>Other Information</p><hr style='page-break-after:always'/><p>Not applicable.</p>"
+    html = "".join(page.format(n=n, long=LONG) for n in range(9))
+    assert text_of(html).count("Not applicable.") == 9
+
+
 def test_running_heads():
     body = "".join(f"<p>{i}. {LONG}</p><p>Overview</p><p>Acme Widgets 2023 Form 10-K | {i}</p><hr><p>ACME WIDGETS</p>"
                    f"<p>Notes to Consolidated Financial Statements (Continued)</p>" for i in range(6))  # fmt: skip
@@ -197,6 +248,10 @@ def test_old_text():
 def test_old_text_in_pre():
     html = f"<HTML><BODY><PRE>{OLD_TEXT}</PRE><P>After</P></BODY></HTML>"
     assert "has made them in the same town since 1892." in text_of(html) and text_of(html).endswith("\n\nAfter")
+    html = "<pre><a name='x'>Item</a> <font size='2'>1<b>A</b>.</font> Risk<i hidden>secret</i><br>Brass</pre>End"
+    assert text_of(html) == "Item 1A. Risk\n\nBrass\n\nEnd"
+    html = "<pre>Brass\n<table border=1><tr><td>a</td><td>b</td></tr></table></pre>"
+    assert text_of(html) == "Brass\n\na | b"
 
 
 def test_submission():
@@ -210,6 +265,7 @@ def test_submission():
         "cik": "0000111222", "company": "BRASS & BELL CO", "former_names": ["BELL FOUNDRY INC", "OHIO BELL FOUNDRY"],
         "form": "10-K405", "filed": "1998-03-30", "period": "1997-12-31", "accession": "0000111222-98-000007",
         "sic": "3430", "state": "OH", "co_registrants": ["0000333444"], "documents": ["10-K405", "EX-13"],
+        "items": {"1": {"span": [8, doc["text"].index("\n\nAnnual")], "status": "found"}},
     }  # fmt: skip
 
 
@@ -241,7 +297,7 @@ def test_nc_header():
     assert meta == {
         "accession": "0000111222-24-000001", "form": "10-K", "period": "2023-12-31", "filed": "2024-02-01",
         "company": "Brass & Bell Co", "cik": "0000111222", "sic": "3430", "state": "OH", "former_names": ["Bell"],
-        "documents": ["10-K"],
+        "documents": ["10-K"], "items": {},
     }  # fmt: skip
 
 
@@ -251,10 +307,12 @@ def test_inline_xbrl_and_cover_meta():
         ("DocumentType", "10-K/A"),
         ("DocumentPeriodEndDate", "<ix:nonNumeric name='dei:E'>December&#160;31</ix:nonNumeric>, 2023")])  # fmt: skip
     meta = parse_filing(f"<html><div style='display:none'>{facts}</div><p>Text.</p></html>", "x")["meta"]
-    assert meta == {"cik": "0000111222", "company": "Brass & Bell Co", "form": "10-K/A", "period": "2023-12-31"}
+    assert meta == {"cik": "0000111222", "company": "Brass & Bell Co", "form": "10-K/A", "period": "2023-12-31",
+                    "items": {}}  # fmt: skip
     cover = "<p>FORM 10-K</p><p>For the year ended June 30, 2013</p><p>BELL CO</p><p>(Exact Name of Registrant)</p>"
     meta = parse_filing(cover, "0000111222-13-000001.htm")["meta"]
-    assert meta == {"form": "10-K", "period": "2013-06-30", "company": "BELL CO", "accession": "0000111222-13-000001"}
+    assert meta == {"form": "10-K", "period": "2013-06-30", "company": "BELL CO", "accession": "0000111222-13-000001",
+                    "items": {}}  # fmt: skip
     assert parse_filing("<p>For the year ended June 31, 2013</p>", "x")["meta"] == {}
 
 
@@ -294,6 +352,8 @@ HOSTILE = {
     "dashes": "-", "dot": ". ", "dollars": "<td>$", "closers": "<td>)", "breaks": "x<br>", "pages": "lower\n<PAGE>\n",
     "documents": "\n<DOCUMENT>",
     "types": "<TYPE>", "tables": "<TABLE>\n", "columns": "a    ", "numbers": "x  1", "bullets": "<p>•", "pre": "<pre>",
+    "names": "<x{i}><p hidden>", "attributes": "a='b' ", "styles": "<style>.a{i}{display:none}", "at": "<style>@{a{}",
+    "scripts": "<script><", "cells": "<table><td hidden>x",
     "wrapped": "a line of words that goes on and on to the right margin of the page x\n", "signed": "<p>SIGNATURES</p>",
 }  # fmt: skip
 

@@ -1,0 +1,230 @@
+"""
+Long work that can be stopped, continued and shared.
+
+    job = Job("data/sec.partial", workers=8)
+    folders = job.run("read", [(args, size), ...], function, "reading")   # function(folder, *args) fills the folder
+
+A job is a folder. A task is a function that fills a folder of its own, stage/00017, which appears complete, by one
+rename, or not at all: what exists is done. So an interrupted job goes on where it was, and any number of processes, on
+any machine that sees the same disk, work on it together by running the same command, whenever each begins. Should two
+ever do the same task, they write the same bytes and one copy is thrown away. Claims only make that rare: a file beside
+the task's folder names host and process, and its time is renewed; the claim of a dead process, or one that was not
+renewed for five minutes, is void.
+"""
+import collections
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import uuid
+
+from tqdm import tqdm
+
+RENEW, VOID, PATIENCE = 30, 300, 60  # seconds
+LARGE = 256 << 20  # of a task's size
+HOST = socket.gethostname()
+
+
+class Gone(Exception):
+    """The job's folder has vanished: somebody else has finished it."""
+
+
+class Job:
+    """
+    A job that this process, with `workers` processes of its own (none besides itself if 1), helps to finish.
+    """
+
+    def __init__(self, folder, workers, rank=0, world=1):
+        self.folder, self.workers, self.rank, self.world = folder, workers, rank, world
+        self.claims, self.pool, self.closed = set(), None, threading.Event()
+        threading.Thread(target=self._renew, daemon=True).start()
+
+    def run(self, stage, calls, function, label):
+        """
+        Have function(folder, *args) done for all calls, a list of (args, size), by us or by others. Returns the
+        folders, in order. `label` names the progress bar, which counts the sizes. Whatever the function raises is
+        raised here, with the rest left undone.
+        """
+        folders = [os.path.join(self.folder, stage, f"{i:06d}") for i in range(len(calls))]
+        os.makedirs(os.path.join(self.folder, stage), exist_ok=True)
+        first = len(calls) * self.rank // self.world  # those who begin together begin at different places
+        todo = collections.deque([*range(first, len(calls)), *range(first)])
+        running, looked = {}, time.time()
+        with tqdm(total=sum(size for _, size in calls), unit="B", unit_scale=True, desc=label, disable=None) as bar:
+            while todo or running:
+                others = []
+                while todo and len(running) < 2 * self.workers:
+                    i = todo.popleft()
+                    if os.path.isdir(folders[i]):
+                        bar.update(calls[i][1])
+                    elif calls[i][1] > LARGE and any(calls[j][1] > LARGE for j in running.values()):
+                        others.append(i)  # one at a time: a task may hold as much as it reads
+                    elif not self._claim(folders[i] + ".claim"):
+                        others.append(i)
+                    elif self.workers == 1:
+                        self._settle(folders[i], perform, folders[i], function, calls[i][0])
+                        bar.update(calls[i][1])
+                    else:
+                        running[self._pool().submit(perform, folders[i], function, calls[i][0])] = i
+                todo.extend(others)
+                if running:
+                    done, _ = concurrent.futures.wait(running, 1, concurrent.futures.FIRST_COMPLETED)
+                    for future in done:
+                        self._settle(folders[running[future]], future.result)
+                        bar.update(calls[running.pop(future)][1])
+                elif todo:
+                    time.sleep(0.2)
+                    if not os.path.isdir(self.folder):
+                        raise Gone
+                    if time.time() - looked > 30:
+                        looked = time.time()
+                        bar.write(f"waiting for {len(todo)} tasks that others have claimed ({label})")
+        return folders
+
+    def _settle(self, folder, function, *args):
+        """Call, and give up the claim. Tells a job that somebody else finished and cleared away from real trouble."""
+        try:
+            function(*args)
+        except OSError:
+            if not os.path.isdir(self.folder):
+                raise Gone from None
+            raise
+        except concurrent.futures.BrokenExecutor:  # the kernel kills workers for their memory
+            raise MemoryError from None
+        finally:
+            self._release(folder + ".claim")
+
+    def _pool(self):
+        if not self.pool:
+            self.pool = concurrent.futures.ProcessPoolExecutor(
+                self.workers, multiprocessing.get_context("spawn"), start_worker)
+        return self.pool
+
+    def close(self):
+        """End the workers now; what they were at is begun anew next time."""
+        self.closed.set()
+        if self.pool:
+            processes = list((self.pool._processes or {}).values())
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join()
+            self.pool = None
+        for path in list(self.claims):
+            self._release(path)
+
+    def _claim(self, path):
+        while True:
+            try:
+                with open(path, "x") as f:
+                    f.write(f"{HOST} {os.getpid()}")
+                self.claims.add(path)
+                return True
+            except FileExistsError:
+                if not self._is_void(path):
+                    return False
+                remove(path)
+            except FileNotFoundError:
+                raise Gone from None
+
+    def _is_void(self, path):
+        try:
+            with open(path) as f:
+                host, _, pid = f.read().rpartition(" ")
+            if host == HOST and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
+                return True
+            return time.time() - os.path.getmtime(path) > VOID
+        except FileNotFoundError:
+            return True
+
+    def _release(self, path):
+        self.claims.discard(path)
+        remove(path)
+
+    def _renew(self):
+        while not self.closed.wait(RENEW):
+            for path in list(self.claims):
+                try:
+                    os.utime(path)
+                except OSError:
+                    pass
+
+
+def perform(folder, function, args):
+    """Fill the folder under another name, then give it its own."""
+    draft = f"{folder}.{uuid.uuid4().hex}"
+    try:
+        os.makedirs(draft)
+        function(draft, *args)
+        for name in os.listdir(draft):  # a rename must not outlive, in a power cut, what it names
+            with open(os.path.join(draft, name), "rb") as f:
+                os.fsync(f.fileno())
+        os.rename(draft, folder)
+    except OSError:
+        if not os.path.isdir(folder):
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def open_folder(folder, key, rank=0):
+    """
+    Begin or continue the job `key` (a string) in this folder. What is left of another job there is removed, by rank 0.
+    """
+    for _ in range(int(10 * PATIENCE)):
+        draft = f"{folder}.{uuid.uuid4().hex}"
+        os.makedirs(draft)
+        try:
+            with open(os.path.join(draft, "job.json"), "w") as f:
+                json.dump({"key": key}, f)
+            os.rename(draft, folder)
+            return
+        except OSError:
+            if not os.path.isdir(folder):
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        try:
+            with open(os.path.join(folder, "job.json")) as f:
+                if json.load(f)["key"] == key:
+                    return
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        if rank == 0:
+            shutil.rmtree(folder)
+        time.sleep(0.1)
+    raise ValueError(f"{folder} holds another unfinished job; finish it with its own flags, or remove that folder")
+
+
+def start_worker():
+    """A worker leaves Ctrl-C to the parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove(path):
+    try:
+        os.remove(path)
+    except FileNotFoundError:
+        pass
