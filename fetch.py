@@ -526,14 +526,8 @@ def run(args):
                          "for more")
     out, client = Path(args.out), Client(args.base_url, args.user_agent, args.requests_per_second)
     (out / "index").mkdir(parents=True, exist_ok=True)
-    with open(out / "index" / "lock", "w") as lock:
-        try:
-            import fcntl
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another prepare.py edgar is at work in {out}; wait, or choose another --out") from None
-        except (ImportError, OSError):  # Windows, or a file system, without locks
-            pass
+    with open(out / "index" / "lock", "w") as file:
+        lock(file, out)
         for path in [*out.glob("*.json*.tmp"), *out.glob("index/*.tmp"), *out.glob("filings/*/*.tmp")]:
             path.unlink()  # what a kill has left behind
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -547,6 +541,20 @@ def run(args):
             if isinstance(e, KeyboardInterrupt | SystemExit):
                 say("interrupted; run the same command again to continue")
             raise
+
+
+def lock(file, out):
+    """One run at a time in a folder; one that was just interrupted has five seconds to end."""
+    for attempt in range(26):
+        try:
+            import fcntl
+
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.2 * (attempt < 25))
+        except (ImportError, OSError):  # Windows, or a file system, without locks
+            return None
+    raise ValueError(f"another prepare.py edgar is at work in {out}; wait, or choose another --out")
 
 
 def download(client, args, out):

@@ -26,7 +26,7 @@ import uuid
 from tqdm import tqdm
 
 RENEW, VOID, PATIENCE = 30, 300, 60  # seconds
-LARGE = 256 << 20  # of a task's size
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
 HOST = socket.gethostname()
 
 
@@ -62,8 +62,8 @@ class Job:
                     i = todo.popleft()
                     if os.path.isdir(folders[i]):
                         bar.update(calls[i][1])
-                    elif calls[i][1] > LARGE and any(calls[j][1] > LARGE for j in running.values()):
-                        others.append(i)  # one at a time: a task may hold as much as it reads
+                    elif running and sum(calls[j][1] for j in [i, *running.values()]) > MEMORY // 4:
+                        others.append(i)  # a parquet page is held whole, twice over
                     elif not self._claim(folders[i] + ".claim"):
                         others.append(i)
                     elif self.workers == 1:
