@@ -4,6 +4,7 @@ The data card: what is in a data directory, where it came from and what was done
 Every number comes from manifest.json, which holds the same for machines, with the checksum of every file.
 """
 import collections
+import shlex
 
 
 def data_card(manifest):
@@ -28,7 +29,7 @@ def data_card(manifest):
               *table("split | what it holds | tokens | documents | companies | companies also in training "
                      "| 13-grams also in training",
                      [(name, HOLDS[name], s["tokens"], s["documents"], s["companies"],
-                       s.get("companies_in_training", ""), f"{s['overlap']:.1%}" if "overlap" in s else "")
+                       s.get("companies_in_training", ""), "" if s.get("overlap") is None else f"{s['overlap']:.1%}")
                       for name, s in splits.items()]), "",
               "13-grams are runs of 13 words, compared by hash"
               + (f", on a sample of {m['overlap_check']['sampled']:.2%} of them" * (m["overlap_check"]["sampled"] < 1))
@@ -45,11 +46,11 @@ def data_card(manifest):
                   ("paragraphs cut that the same company had filed before", m["repeated_paragraphs_cut"]),
                   ("documents dropped because nothing new was left", m["nothing_new_dropped"])]), "",
               f"Tables of filings: {TABLES[command['tables']]}.", "",
-              "## Personal data", "", PII[m["pii"]["mode"]], ""]
+              "## Personal data", "", PII["mask" if m["pii"]["deidentify"] else m["pii"]["mode"]], ""]
     if m["pii"]["found"]:
         lines += [*table("kind | found", m["pii"]["found"].items()), ""]
     if m["pii"]["mask_names"]:
-        lines += ["Names of those who signed a filing were masked throughout it.", ""]
+        lines += ["Names of those who signed a filing, where it is known, were masked throughout it.", ""]
     if m["pii"]["deidentify"]:
         lines += ["Names, addresses, birth dates and account numbers were masked by rules. Rules miss some; this is "
                   "not anonymisation.", ""]
@@ -58,8 +59,9 @@ def data_card(manifest):
               *table("bytes per token | this one | GPT-2's",
                      [(kind, f"{value:.2f}", f"{report['gpt2'][kind]:.2f}" if report.get("gpt2") else "not at hand")
                       for kind, value in report["this"].items() if value]), "",
-              "## Made by", "", "```", "python prepare.py corpus " + " ".join(sorted(command["paths"])),
-              *(f"    --{k} {v}" for k, v in command.items() if k not in ("paths", "command") and v not in ("", False)),
+              "## Made by", "", "```", f"python prepare.py corpus {shlex.join(sorted(command['paths']))}",
+              *(f"    --{k}" + f" {shlex.quote(str(v))}" * (v is not True) for k, v in command.items()
+                if k not in ("paths", "command") and v != "" and v is not False),
               "```", ""]
     return "\n".join(lines)
 
@@ -67,7 +69,7 @@ def data_card(manifest):
 HOLDS = {"train": "what models learn from", "val": "new companies", "val_year": "known companies, new years",
          "val_both": "new companies, new years", "val_neither": "known companies, known years, unseen documents"}
 TABLES = {"short": "kept where they have at least as many letters as digits", "all": "all kept", "none": "none kept"}
-PII = {"mask": "E-mail addresses, phone, social security, IBAN and card numbers were replaced by [EMAIL] and the like.",
+PII = {"mask": "E-mail addresses, phone, social security, IBAN and card numbers were replaced: [EMAIL] and so on.",
        "count": "E-mail addresses, phone, social security, IBAN and card numbers were counted and left in place.",
        "keep": "No personal data was looked for."}
 
@@ -85,7 +87,8 @@ def by_licence(sources):
 def table(head, rows):
     """A table in Markdown; integers are written with thousands separators."""
     def line(cells):
-        return "| " + " | ".join(f"{c:,}" if isinstance(c, int) else str(c).replace("|", "\\|") for c in cells) + " |"
+        cells = (f"{c:,}" if isinstance(c, int) else " ".join(str(c).split()).replace("|", "\\|") for c in cells)
+        return "| " + " | ".join(cells) + " |"
 
     names = head.split(" | ")
     return [line(names), "|" + "---|" * len(names), *map(line, rows)]

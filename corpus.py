@@ -18,11 +18,13 @@ out too, which gives four cells: `val` (new company), `val_year` (known company,
 `val_neither`, which tells by its distance from the others how much knowing the company is worth.
 """
 import collections
+import errno
 import functools
 import hashlib
 import json
 import os
 import shutil
+import types
 
 import numpy as np
 
@@ -37,12 +39,15 @@ from tokenizer import Tokenizer, tokenizer_report
 
 VERSION = "0.2"
 BATCH = 8 << 20  # bytes of text that one task encodes
-SAMPLED_GRAMS = 1_000_000  # 13-grams of held-out documents to look for in training; of more, a sample is taken
+SAMPLED_GRAMS = 8_000_000  # 13-grams of held-out documents to look for in training; of more, a sample is taken
 NONE = np.empty(0, np.uint64)
 
 
 def build(args, out):
     """Do it all, in `out`.partial, and rename what comes of it to `out`. args: the flags of `prepare.py corpus`."""
+    if not out:
+        raise ValueError('--out "" names no folder')
+    check_tokenizer_name(args.tokenizer)
     inputs, skipped = sources.list_inputs(args.paths, args.licence, args.public_only)
     held_words = sum(f["bytes"] for f in inputs) * (args.val_fraction + 0.15) / 6
     args.sample = min(1.0, SAMPLED_GRAMS / max(held_words, 1.0))
@@ -51,16 +56,21 @@ def build(args, out):
         settings["tokenizer"] = data.file_sha256(os.path.join(args.tokenizer, "tokenizer.json"))
     key = hashlib.sha256(json.dumps([VERSION, settings, inputs], sort_keys=True).encode()).hexdigest()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    out = os.path.realpath(out)
     work = out + ".partial"
-    if os.path.exists(out) and not (os.path.isdir(out) and not os.listdir(out)):
-        check_output(out, key)
+    if os.path.isdir(out) and not os.listdir(out):
+        os.rmdir(out)
+    if os.path.exists(out):
+        if not is_finished(out, key):
+            raise ValueError(f"{out} already exists; remove it, or choose another --out")
+        print(f"{out} is complete already")
         shutil.rmtree(work, ignore_errors=True)  # a kill may have come between the last rename and this
         return
     if os.path.isdir(os.path.join(work, "merge", "000000")) and not os.path.exists(
             os.path.join(work, "merge", "000000", "manifest.json")):
         shutil.rmtree(work)  # likewise, and then somebody removed `out`
-    jobs.open_folder(work, key, rank)
-    job = jobs.Job(work, args.workers, rank, world)
+    jobs.open_folder(work, key)
+    job, found = jobs.Job(work, args.workers, rank, world), None
     try:
         print(f"reading {len(inputs):,} files with {args.workers} workers")
         bundles = [((parts, args), size) for parts, size in sources.bundles(inputs)]
@@ -82,28 +92,41 @@ def build(args, out):
         shutil.rmtree(work, ignore_errors=True)
     except BaseException as e:
         job.close()
-        if isinstance(e, OSError | jobs.Gone) and os.path.isdir(out):
+        if isinstance(e, OSError | jobs.Gone) and is_finished(out, key):
             print(f"{out} was finished by another process")
             return
         if isinstance(e, jobs.Gone):
             raise ValueError(f"{work} was removed while it was worked on; run the same command again") from None
-        is_full = isinstance(e, OSError) and e.errno in (28, 27)  # no space, file too large
-        if world == 1 and (is_full or isinstance(e, ValueError)):
+        is_full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EFBIG)
+        if world == 1 and (is_full or isinstance(e, ValueError) and not found):
             shutil.rmtree(work, ignore_errors=True)
-        elif isinstance(e, KeyboardInterrupt):
-            print(f"\nstopped; the same command goes on from {work}")
+        else:
+            print(f"\nstopped; what is done is kept in {work}")
         raise
 
 
-def check_output(out, key):
-    """A finished output of this very job is fine; anything else at its place is not ours to touch."""
+def is_finished(out, key):
+    """Is this the output of this very job?"""
     try:
-        if data.read_manifest(out).get("job") == key:
-            print(f"{out} is complete already")
-            return
+        return data.read_manifest(out).get("job") == key
     except (ValueError, OSError):
-        pass
-    raise ValueError(f"{out} already exists; remove it, or choose another --out")
+        return False
+
+
+def check_tokenizer_name(name):
+    """ValueError now rather than after hours of reading."""
+    if name == "gpt2":
+        Tokenizer.gpt2()
+    elif name.startswith("bpe:"):
+        if not name[4:].isdigit():
+            raise ValueError(f"--tokenizer {name}: give the vocabulary size as a number, as in bpe:8192")
+        if not 257 <= int(name[4:]) <= 2**24:
+            raise ValueError(f"--tokenizer {name}: 256 bytes and the end-of-text token need 257, and 16,777,216 is "
+                             "as many as anybody has tried")
+    elif os.path.isdir(name):
+        Tokenizer.load(name)
+    else:
+        raise ValueError(f"--tokenizer {name} is neither gpt2, nor bpe:N, nor a directory with a tokenizer.json")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -116,16 +139,19 @@ def read_task(folder, parts, args):
     kinds = () if args.pii == "keep" else ("email", "phone", "ssn", "iban", "card")
     with (open(os.path.join(folder, "texts"), "wb") as texts,
           open(os.path.join(folder, "about.jsonl"), "wb") as lines):
-        for path, part, url, licence in parts:
+        for path, part, url, licence, listed in parts:
+            if (os.path.getsize(path), os.stat(path).st_mtime_ns) != listed:
+                raise ValueError(f"{path} has changed since this job began; remove the .partial folder, run again")
             result = dict(path=path, documents=0, skips=collections.Counter(), pii=collections.Counter())
             for document in sources.documents(path, part, args.tables):
                 if isinstance(document, sources.Skip):
                     result["skips"][str(document)] += 1
                     continue
                 meta = document["meta"]
-                if args.public_only and not sources.PUBLIC.match(meta.get("licence", licence)):
+                if args.public_only and not sources.is_public(meta.get("licence", licence)):
                     result["skips"]["--public_only: a record under another licence"] += 1
                     continue
+                meta |= {"source": os.path.basename(path)} | ({"url": url} if url else {})
                 text, result_pii = cleaned(document, args, kinds)
                 raw = text.encode("utf-8", "replace")  # lone surrogates, legal in JSON, have no UTF-8
                 if not raw:
@@ -135,8 +161,6 @@ def read_task(folder, parts, args):
                 result["pii"].update(result_pii)
                 text = raw.decode()
                 digest = split.hash64(raw)
-                if url:
-                    meta["url"] = url
                 owners = split.owners_of(meta) or [digest]
                 same.update((owners[0], other) for other in owners[1:])
                 order = split.hash64(f"{args.seed} {digest}".encode())
@@ -144,7 +168,7 @@ def read_task(folder, parts, args):
                 places.append((order, digest, owners[0], accession, split.filing_day(meta), 0, len(places),
                                len(raw), texts.tell(), lines.tell()))
                 texts.write(raw)
-                about = {"id": document["id"], "source": os.path.basename(path), **meta}
+                about = {"id": document["id"], **meta}
                 lines.write(json.dumps(about, default=str).encode() + b"\n")
                 words = clean.word_hashes(text)
                 signatures.append(clean.minhash(words))
@@ -162,22 +186,30 @@ def cleaned(document, args, kinds):
     """The text of a document with personal data masked, its item spans moved along; what was found, by kind."""
     text, meta = sources.tidy(document["text"]), document["meta"]
     people = meta.pop("people", [])
-    found = pii.identifying(text) if args.deidentify else pii.find_pii(text, kinds) if kinds else []
-    if args.mask_names and people:
-        taken = sorted(found)
-        found = sorted(found + [s for s in ((a, b, "name") for a, b in pii.names(text, people))
-                                if not any(a < s[1] and s[0] < b for a, b, _ in taken)])
-    if args.pii == "mask" or args.deidentify or args.mask_names:
-        text = edited(text, [(a, b, f"[{kind.upper()}]") for a, b, kind in found], meta)
-        name = str(document["id"])
-        for a, b, kind in reversed(pii.find_pii(name, kinds) if kinds else []):
-            name = f"{name[:a]}[{kind.upper()}]{name[b:]}"
-        document["id"] = name
-    return text, collections.Counter(kind for _, _, kind in found)
+
+    def masks(text):
+        """[(start, end, kind), ...] of what is to be masked, and the same of what is only to be counted."""
+        found = pii.identifying(text) if args.deidentify else pii.find_pii(text, kinds) if kinds else []
+        counted = [] if args.pii == "mask" or args.deidentify else found
+        masked = [] if counted else found
+        if args.mask_names and people:
+            masked = sorted(masked + [(a, b, "name") for a, b in pii.names(text, people)
+                                      if not any(a < end and start < b for start, end, _ in masked)])
+        return masked, counted
+
+    masked, counted = masks(text)
+    text = edited(text, [(a, b, f"[{kind.upper()}]") for a, b, kind in masked], meta)
+    for about in (document, meta):
+        for key in [k for k, v in about.items() if isinstance(v, str) and k not in ("text", "cik", "accession")]:
+            spans = [(a, b, f"[{kind.upper()}]") for a, b, kind in masks(about[key])[0]]
+            about[key] = pii.edit(about[key], spans, [])[0]
+    return text, collections.Counter(kind for _, _, kind in masked + counted)
 
 
 def edited(text, edits, meta):
     """pii.edit for a text whose items lie in its metadata."""
+    if not edits:
+        return text
     spans = [span for item in meta.get("items", {}).values() for span in spans_of(item)]
     text, moved = pii.edit(text, edits, spans)
     moved = iter(moved)
@@ -188,7 +220,7 @@ def edited(text, edits, meta):
 
 
 def spans_of(item):
-    return [value for value in item.values() if isinstance(value, list) and len(value) == 2]
+    return [item[key] for key in ("span", "heading") if key in item]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -220,6 +252,8 @@ def plan_task(folder, read, args):
     cuts, repeated = repeated_paragraphs(places, group, read, args)
     summary |= dict(policy=policy, val_from=val_from, repeated_paragraphs=repeated,
                     near_duplicates_across=near_across(folder, read, places, cell == 0))
+    if not (cell == 0).any():
+        raise ValueError("nothing is left to train on; hold out less with --val_fraction or --val_from")
     tokenizer = choose_tokenizer(args, read, places[cell == 0])
     check_tokenizer(tokenizer, read, places[cell == 0])
     tokenizer.save(folder)
@@ -242,7 +276,10 @@ def near_across(folder, read, places, is_train):
 def gather_signatures(folder, read, places):
     """The MinHash signatures of these places, (N, 112) uint32, in a file that is mapped rather than held."""
     path = os.path.join(folder, "signatures.npy")
-    signatures = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint32, shape=(len(places), 112))
+    with open(path, "wb") as f:
+        if hasattr(os, "posix_fallocate"):  # a mapped file on a full disk ends the process
+            os.posix_fallocate(f.fileno(), 0, max(1, 448 * len(places)))
+    signatures = np.memmap(path, np.uint32, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=(len(places), 112))
     for task in np.unique(places["task"]).tolist():
         rows = np.flatnonzero(places["task"] == task)
         signatures[rows] = np.load(os.path.join(read[task], "minhash.npy"), mmap_mode="r")[places["row"][rows]]
@@ -277,7 +314,7 @@ def repeated_paragraphs(places, group, read, args):
     for rows in np.split(known, np.flatnonzero(np.diff(group[known])) + 1) if len(known) else []:
         hashes = []
         for p in places[rows]:
-            hashes.append(np.array(Ragged(read[p["task"]], "paragraphs")[p["row"]]))
+            hashes.append(np.array(ragged(read[p["task"]], "paragraphs")[p["row"]]))
         for row, mask in zip(rows.tolist(), clean.repeats(hashes), strict=True):
             if mask.any():
                 cuts[row] = np.flatnonzero(mask).astype(np.uint64)
@@ -286,16 +323,11 @@ def repeated_paragraphs(places, group, read, args):
 
 
 def choose_tokenizer(args, read, places, sample_bytes=256 << 20):
-    name = args.tokenizer
-    if name == "gpt2":
+    if args.tokenizer == "gpt2":
         return Tokenizer.gpt2()
-    if name.startswith("bpe:"):
-        if not name[4:].isdigit():
-            raise ValueError(f"--tokenizer {name}: give the vocabulary size as a number, as in bpe:8192")
-        return Tokenizer.train(sample(read, places, sample_bytes), int(name[4:]), args.numbers)
-    if not os.path.isdir(name):
-        raise ValueError(f"--tokenizer {name} is neither gpt2, nor bpe:N, nor a directory with a tokenizer.json")
-    return Tokenizer.load(name)
+    if args.tokenizer.startswith("bpe:"):
+        return Tokenizer.train(sample(read, places, sample_bytes), int(args.tokenizer[4:]), args.numbers)
+    return Tokenizer.load(args.tokenizer)
 
 
 def sample(read, places, size):
@@ -338,10 +370,12 @@ def encode_task(folder, planned, read, start, end, keep):
     for i, (place, (text, about)) in enumerate(zip(places, read_spool(read, places), strict=True), start):
         if len(cuts[i]):
             text = without_paragraphs(text, cuts[i], about)
+        if place["row"] == split.PART:
+            about.pop("items", None)  # they lie in the whole text
         if len(cuts[i]) or place["row"] == split.PART:
             grams.append(clean.sampled(clean.ngrams(clean.word_hashes(text), 13), keep))
         else:
-            grams.append(Ragged(read[place["task"]], "grams")[place["row"]])
+            grams.append(ragged(read[place["task"]], "grams")[place["row"]])
         raw = text.encode()
         about |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
         tokens.append(np.append(tokenizer.encode(text), end_of_text) if text else end_of_text[:0])
@@ -387,6 +421,31 @@ def read_spool(read, places):
 def merge_task(folder, planned, read, encoded, inputs, skipped, key, args):
     """One process: the tasks' tokens -> shards, manifest.json and DATA.md."""
     tokenizer, summary = tokenizer_of(planned), load_json(planned, "summary")
+    splits, empty = write_shards(folder, planned, encoded, tokenizer, args)
+    tokenizer.save(folder)
+    manifest = dict(
+        format_version=data.FORMAT_VERSION, kind="lm", tool=f"tenk {VERSION}", job=key,
+        tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size,
+                       end_of_text=tokenizer.end_of_text, dtype=np.dtype(tokenizer.dtype).name,
+                       bytes_per_token=summary["tokenizer"]),
+        splits=splits, split_policy=summary["policy"], val_from=summary["val_from"], seed=args.seed,
+        command={k: v for k, v in vars(args).items() if k not in ("out", "workers", "run", "sample")},
+        documents_read=summary["documents"], exact_duplicates_dropped=summary["exact_duplicates"],
+        same_accession_dropped=summary["same_accession"], near_duplicates_dropped=summary["near_duplicates"],
+        near_duplicate_examples=summary.get("examples", []), repeated_paragraphs_cut=summary["repeated_paragraphs"],
+        near_duplicates_across_split=summary["near_duplicates_across"], nothing_new_dropped=empty,
+        overlap_check=dict(ngram=13, sampled=round(args.sample, 6), dropped_above=args.max_overlap),
+        pii=dict(mode=args.pii, deidentify=args.deidentify, mask_names=args.mask_names),
+        skipped=skipped, sources=[{k: v for k, v in f.items() if k not in ("time", "parts") and v is not None}
+                                  | dict(documents=0, sha256="") for f in inputs])
+    add_reading(manifest, read)
+    save_json(folder, "manifest", manifest, indent=1)
+    with open(os.path.join(folder, "DATA.md"), "w", encoding="utf-8", errors="backslashreplace") as f:
+        f.write(card.data_card(manifest))
+
+
+def write_shards(folder, planned, encoded, tokenizer, args):
+    """All documents but those that training has seen, into shards: (the manifest's splits, how many were empty)."""
     cell, group = (np.load(os.path.join(planned, f"{n}.npy")) for n in ("cell", "group"))
     seen = overlaps(encoded, cell)
     leaked = (cell > 0) & (np.nan_to_num(seen) > args.max_overlap)
@@ -406,44 +465,24 @@ def merge_task(folder, planned, read, encoded, inputs, skipped, key, args):
                             tokens=sum(s["tokens"] for s in shards), companies=len(np.unique(group[mine])))
         if i:  # what the split promises, looked up rather than derived
             shared = np.intersect1d(group[mine], group[(sizes > 0) & (cell == 0)])
-            splits[name] |= dict(companies_in_training=len(shared),
-                                 overlap=round(float(np.nanmean(seen[mine])), 4) if mine.any() else 0.0,
-                                 dropped_for_overlap=int(leaked[cell == i].sum()))
+            known = seen[mine & ~np.isnan(seen)]
+            splits[name] |= dict(companies_in_training=len(shared), dropped_for_overlap=int(leaked[cell == i].sum()),
+                                 overlap=round(float(known.mean()), 4) if len(known) else None,
+                                 too_short_to_check=int(mine.sum()) - len(known))
         splits[name]["shards"] = shards
-    tokenizer.save(folder)
-    manifest = dict(
-        format_version=data.FORMAT_VERSION, kind="lm", tool=f"tenk {VERSION}", job=key,
-        tokenizer=dict(name=args.tokenizer, sha256=tokenizer.sha256(), vocab_size=tokenizer.vocab_size,
-                       end_of_text=tokenizer.end_of_text, dtype=np.dtype(tokenizer.dtype).name,
-                       bytes_per_token=summary["tokenizer"]),
-        splits=splits, split_policy=summary["policy"], val_from=summary["val_from"], seed=args.seed,
-        command={k: v for k, v in vars(args).items() if k not in ("out", "workers", "run", "sample")},
-        documents_read=summary["documents"], exact_duplicates_dropped=summary["exact_duplicates"],
-        same_accession_dropped=summary["same_accession"], near_duplicates_dropped=summary["near_duplicates"],
-        near_duplicate_examples=summary.get("examples", []), repeated_paragraphs_cut=summary["repeated_paragraphs"],
-        near_duplicates_across_split=summary["near_duplicates_across"],
-        nothing_new_dropped=int(((sizes == 0) & ~leaked).sum()),
-        overlap_check=dict(ngram=13, sampled=round(args.sample, 6), dropped_above=args.max_overlap),
-        **reading(read, inputs), skipped=skipped)
-    manifest["pii"] |= dict(mode=args.pii, deidentify=args.deidentify, mask_names=args.mask_names)
-    with open(os.path.join(folder, "manifest.json"), "w") as f:
-        json.dump(manifest, f, indent=1)
-    with open(os.path.join(folder, "DATA.md"), "w", encoding="utf-8") as f:
-        f.write(card.data_card(manifest))
+    return splits, int(((sizes == 0) & ~leaked).sum())
 
 
-def reading(read, inputs):
-    """What the read tasks counted: personal data by kind, and each source with its documents and checksum."""
-    sources_of = {f["path"]: {k: v for k, v in f.items() if k not in ("time", "parts") and v is not None}
-                  | dict(documents=0, sha256="") for f in inputs}
-    found = collections.Counter()
+def add_reading(manifest, read):
+    """What the read tasks counted: personal data by kind, and each source's documents and checksum."""
+    sources_of, found = {s["path"]: s for s in manifest["sources"]}, collections.Counter()
     for task in read:
         for result in load_json(task, "result")["results"]:
             source = sources_of[result["path"]]
             source["documents"] += result["documents"]
             source["sha256"] = result.get("sha256", source["sha256"])
             found.update(result["pii"])
-    return dict(pii=dict(found=dict(sorted(found.items()))), sources=list(sources_of.values()))
+    manifest["pii"]["found"] = dict(sorted(found.items()))
 
 
 def read_encoded(encoded):
@@ -467,7 +506,8 @@ def overlaps(encoded, cell):
         at += len(grams)
     shares = np.full(len(cell), np.nan)
     if held:
-        shares[cell > 0] = clean.overlap(held, (np.array(Ragged(task, "grams").flat) for task in training))
+        found = clean.overlap(held, (np.array(Ragged(task, "grams").flat) for task in training))
+        shares[cell > 0] = np.where([len(grams) > 0 for grams in held], found, np.nan)
     return shares
 
 
@@ -477,7 +517,8 @@ def overlaps(encoded, cell):
 
 def save(folder, **arrays):
     for name, array in arrays.items():
-        np.save(os.path.join(folder, f"{name}.npy"), array)
+        with open(os.path.join(folder, f"{name}.npy"), "wb") as f:  # numpy's own would not say that a disk is full
+            np.lib.format.write_array(types.SimpleNamespace(write=f.write), array)
 
 
 def save_ragged(folder, **rows):
@@ -501,9 +542,12 @@ class Ragged:
         return self.flat[self.ends[i] : self.ends[i + 1]]
 
 
-def save_json(folder, name, content):
+ragged = functools.lru_cache(256)(Ragged)
+
+
+def save_json(folder, name, content, indent=None):
     with open(os.path.join(folder, f"{name}.json"), "w") as f:
-        json.dump(content, f)
+        json.dump(content, f, indent=indent)
 
 
 def load_json(folder, name):
@@ -517,12 +561,14 @@ def name_of(read, place):
 
 def report_reading(read, skipped):
     """Say what could not be read, and add it to `skipped`; returns the bytes of text found."""
-    reasons, found = collections.Counter(), 0
+    reasons, counts, found = collections.Counter(), collections.Counter(), 0
     for task in read:
         for result in load_json(task, "result")["results"]:
             reasons.update({(result["path"], reason): n for reason, n in result["skips"].items()})
+            counts[result["path"]] += result["documents"] + sum(result["skips"].values())
         found += os.path.getsize(os.path.join(task, "texts"))
     skipped += [dict(path=path, reason=reason, records=n) for (path, reason), n in reasons.items()]
+    skipped += [dict(path=path, reason="no records in it") for path, n in counts.items() if not n]
     for s in skipped[:20]:
         print(f"  skipped {s['path']}: {s['reason']}" + (f" ({s['records']} times)" if s.get("records", 1) > 1 else ""))
     if len(skipped) > 20:
@@ -545,9 +591,11 @@ def report(out):
     for name, s in manifest["splits"].items():
         print(f"{name:>12}: {s['tokens']:>13,} tokens  {s['documents']:>9,} documents  {s['companies']:>7,} companies"
               f"  {s['bytes'] / max(1, s['tokens']):.2f} bytes/token"
-              + (f"  {s['overlap']:.1%} of 13-grams also in training" if "overlap" in s else ""))
+              + (f"  {s['overlap']:.1%} of 13-grams also in training" if s.get("overlap") is not None else ""))
     print(f" split: {manifest['split_policy']}")
     held = [s for name, s in manifest["splits"].items() if name in ("val", "val_both")]
+    if not held[0]["documents"]:
+        print("       no document is left for validation; give more of them, or raise --val_fraction or --max_overlap")
     shared = sum(s["companies_in_training"] for s in held)
     print(f" check: {shared:,} companies of val and val_both in training, "
           f"{manifest['near_duplicates_across_split']:,} near-duplicates across the split")

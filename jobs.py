@@ -13,6 +13,7 @@ renewed for five minutes, is void.
 """
 import collections
 import concurrent.futures
+import glob
 import json
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ import uuid
 
 from tqdm import tqdm
 
-RENEW, VOID, PATIENCE = 30, 300, 60  # seconds
+RENEW, VOID = 30, 300  # seconds
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
 HOST = socket.gethostname()
 
@@ -40,7 +41,7 @@ class Job:
     """
 
     def __init__(self, folder, workers, rank=0, world=1):
-        self.folder, self.workers, self.rank, self.world = folder, workers, rank, world
+        self.folder, self.workers, self.rank, self.world = folder, workers, rank % world, world
         self.claims, self.pool, self.closed = set(), None, threading.Event()
         threading.Thread(target=self._renew, daemon=True).start()
 
@@ -125,6 +126,7 @@ class Job:
                 with open(path, "x") as f:
                     f.write(f"{HOST} {os.getpid()}")
                 self.claims.add(path)
+                remove_old_drafts(path.removesuffix(".claim"))
                 return True
             except FileExistsError:
                 if not self._is_void(path):
@@ -156,6 +158,13 @@ class Job:
                     pass
 
 
+def remove_old_drafts(folder):
+    """What processes that were killed had written of a task."""
+    for draft in glob.glob(glob.escape(folder) + ".*"):
+        if os.path.isdir(draft) and time.time() - os.path.getmtime(draft) > VOID:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
 def perform(folder, function, args):
     """Fill the folder under another name, then give it its own."""
     draft = f"{folder}.{uuid.uuid4().hex}"
@@ -173,33 +182,29 @@ def perform(folder, function, args):
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def open_folder(folder, key, rank=0):
+def open_folder(folder, key):
     """
-    Begin or continue the job `key` (a string) in this folder. What is left of another job there is removed, by rank 0.
+    Begin or continue the job `key` (a string) in this folder. ValueError if it holds another job's work.
     """
-    for _ in range(int(10 * PATIENCE)):
-        draft = f"{folder}.{uuid.uuid4().hex}"
-        os.makedirs(draft)
-        try:
-            with open(os.path.join(draft, "job.json"), "w") as f:
-                json.dump({"key": key}, f)
-            os.rename(draft, folder)
-            return
-        except OSError:
-            if not os.path.isdir(folder):
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        try:
-            with open(os.path.join(folder, "job.json")) as f:
-                if json.load(f)["key"] == key:
-                    return
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        if rank == 0:
-            shutil.rmtree(folder)
-        time.sleep(0.1)
-    raise ValueError(f"{folder} holds another unfinished job; finish it with its own flags, or remove that folder")
+    draft = f"{folder}.{uuid.uuid4().hex}"
+    os.makedirs(draft)
+    try:
+        with open(os.path.join(draft, "job.json"), "w") as f:
+            json.dump({"key": key}, f)
+        os.rename(draft, folder)
+    except OSError:
+        if not os.path.isdir(folder):
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with open(os.path.join(folder, "job.json")) as f:
+            if json.load(f)["key"] == key:
+                return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{folder} holds an unfinished job with other flags or inputs; run that to its end, or remove "
+                     f"that folder")
 
 
 def start_worker():

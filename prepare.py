@@ -38,6 +38,11 @@ def synth(args):
           f"next: python prepare.py corpus {args.out} --out DIR --tokenizer bpe:4096")
 
 
+def cores():
+    """Those that we may use: a job on a large node is often given a few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def date_or_word(text):
     import split
 
@@ -82,7 +87,7 @@ def main():
     p.add_argument("--max_overlap", type=cli.fraction, default=0.5,
                    help="held-out documents that share more of their 13-grams with training are left out")
     p.add_argument("--workers", type=cli.positive(int), help="processes; the output does not depend on it",
-                   default=max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+                   default=max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     p.add_argument("--seed", type=int, default=0, help="of the shuffle and the split")
     p.add_argument("--shard_tokens", type=cli.positive(int), default=100_000_000, help="tokens per shard")
     p.set_defaults(run=corpus)

@@ -21,12 +21,12 @@ import edgar
 TEXT_KEYS = ("text", "content", "body", "document", "article", "raw_content", "page_content", "markdown", "passage")
 ID_KEYS = ("id", "doc_id", "metadata_accession-number", "accession", "filename", "url", "title")
 META_KEYS = {  # what is known of a document, under the names that corpora use; nothing else of a record is kept
-    "name": "company", "company_name": "company", "company_conformed_name": "company", "company": "company",
+    "company_name": "company", "conformed_name": "company", "company_conformed_name": "company", "company": "company",
     "central_index_key": "cik", "cik": "cik", "standard_industrial_classification": "sic", "sic": "sic",
     "metadata_accession-number": "accession", "accession": "accession", "metadata_filing-date": "filed",
     "filing_date": "filed", "filed": "filed", "date": "filed", "metadata_period": "period",
     "period_of_report": "period", "period": "period", "filing_type": "form", "form": "form", "url": "url",
-    "license": "licence", "licence": "licence"}
+    "license": "licence", "licence": "licence", "licenses": "licence", "license_name": "licence"}
 SECTION = re.compile(r"(?:item|section)_(\d{1,2}[A-C]?)", re.I)  # EDGAR-CORPUS and edgar-crawler keep items apart
 PART = 16 << 20  # bytes of a file that one task reads, more or less
 LARGEST = 256 << 20  # a document or line beyond this many bytes is skipped
@@ -51,6 +51,9 @@ def list_files(paths):
                     folders.clear()
                     continue
                 visited.add(os.path.realpath(folder))
+                if "job.json" in files or {"manifest.json", "tokenizer.json"} <= {*files}:  # what prepare.py writes
+                    folders.clear()
+                    continue
                 if "fetch.jsonl" in files:  # written by `prepare.py edgar`: its filings are beside its bookkeeping
                     folders[:], files = [f for f in folders if f == "filings"], []
                 yield from (os.path.join(folder, f) for f in sorted(files)
@@ -74,8 +77,10 @@ def parts_of(path):
     if size == 0:
         raise Skip("empty file")
     if ending == ".parquet":
-        return list(parquet_parts(path))
-    if ending in (".jsonl", ".ndjson") or size > LARGEST and is_plain_text(path):
+        if not (parts := list(parquet_parts(path))):
+            raise Skip("no rows in it")
+        return parts
+    if ending in (".jsonl", ".ndjson") or size > 4 * PART and is_plain_text(path):
         return [((a, min(a + PART, size)), min(PART, size - a)) for a in range(0, size, PART)]
     return [(None, size)]
 
@@ -98,8 +103,14 @@ def documents(path, part=None, tables="short"):
 # ----------------------------------------------------------------------------------------------------------------------
 # The inputs, and under which licence they come
 
-PUBLIC = re.compile(r"public (?:domain|record)|u\.?s\.? government|cc0|cc[- ]by(?:[- ]sa)?(?:[- ][\d.]+)?$|odc-by"
-                    r"|odbl|pddl|mit\b|apache|bsd|synthetic", re.I)
+VERSION = r"(?:[- ]?v?(?:ersion )?\d[\d.]*)?(?: international)?(?: license)?"
+PUBLIC = re.compile(r"(?i)public domain|public record(?: \(sec edgar\))?|synthetic|u\.?s\.? government work|"
+                    rf"(?:cc0|cc[- ]by(?:[- ]sa)?|odc-by|odbl|pddl|mit|apache|bsd(?:[- ][23][- ]clause)?){VERSION}")
+
+
+def is_public(licence):
+    """Is this, to the letter, the name of a licence that lets anyone train on the text?"""
+    return bool(PUBLIC.fullmatch(licence.strip()))
 
 
 def list_inputs(paths, licence="", public_only=False):
@@ -116,14 +127,14 @@ def list_inputs(paths, licence="", public_only=False):
         stated, url = provenance(path)
         modified = datetime.datetime.fromtimestamp(os.path.getmtime(path), datetime.timezone.utc)
         inputs.append(dict(path=path, bytes=os.path.getsize(path), modified=modified.date().isoformat(),
-                           time=os.stat(path).st_mtime_ns, licence=licence or stated or "not stated", url=url,
+                           time=os.stat(path).st_mtime_ns, licence=stated or licence or "not stated", url=url,
                            parts=parts))
     if not inputs:
         first = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if skipped else ""
         raise ValueError(f"nothing to read in {' '.join(paths)}{first}; "
                          f"name {' '.join(sorted(READERS))} files")
     if public_only:
-        private = [f for f in inputs if not PUBLIC.match(f["licence"])]
+        private = [f for f in inputs if not is_public(f["licence"])]
         if private:
             raise ValueError(f"--public_only: {len(private)} of {len(inputs)} files state no public licence, the first "
                              f"is {private[0]['path']} ({private[0]['licence']}); give --licence, or put a source.json "
@@ -137,7 +148,7 @@ def provenance(path):
     for _ in range(4):
         if source := read_source(folder):
             fetched = fetch_log(folder).get(os.path.relpath(os.path.abspath(path), folder))
-            return source.get("licence"), fetched
+            return str(source.get("licence") or ""), fetched
         folder = os.path.dirname(folder)
     return None, None
 
@@ -166,11 +177,12 @@ def fetch_log(folder):
 
 
 def bundles(inputs):
-    """Parts of files, together some 16 MB: a list of ([(path, part, url, licence), ...], bytes)."""
+    """Parts of files, together some 16 MB: a list of ([(path, part, url, licence, (size, time)), ...], bytes)."""
     found, current, total = [], [], 0
     for source in inputs:
         for part, size in source["parts"]:
-            current.append((source["path"], part, source["url"], source["licence"]))
+            listed = source["bytes"], source["time"]
+            current.append((source["path"], part, source["url"], source["licence"], listed))
             total += size
             if total >= PART:
                 found.append((current, total))
@@ -234,10 +246,7 @@ def decode(raw):
     """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace")
+    return raw.decode("utf-8-sig", "edgar-cp1252")  # byte by byte: one that is wrong costs no more than itself
 
 
 def read_json(path, part, tables):
@@ -305,12 +314,18 @@ def group_size(file, group):
 
 
 def parquet_parts(path):
-    """((row group,), bytes) of each. A group is not cut further: who wants its last row must unpack all before."""
+    """
+    ((row group, first row, end row), bytes). Slices are large: who wants the last rows must unpack all before.
+    """
     try:
         file = open_parquet(path)
         parquet_columns(file)
-        for group in range(file.metadata.num_row_groups):  # a damaged size may be any number, but nothing packs better
-            yield (group,), min(group_size(file, group)[1], 1000 * os.path.getsize(path))
+        for group in range(file.metadata.num_row_groups):
+            rows, size = group_size(file, group)
+            size = min(size, 1000 * os.path.getsize(path))  # nothing packs better; a damaged size may be any number
+            step = max(1, min(rows * 8 * PART // size, 50_000))
+            for first in range(0, rows, step):
+                yield (group, first, min(first + step, rows)), size * min(step, rows - first) // rows
     except Skip:
         raise
     except Exception as e:  # what a library says of damaged bytes has many classes
@@ -319,15 +334,14 @@ def parquet_parts(path):
 
 def read_parquet(path, part, tables):
     """
-    The rows of a row group. Of several text columns the first is read; the others only for rows where it is empty: a
+    Some rows of a row group. Of several text columns the first is read; the others only for rows where it is empty: a
     raw filing beside its text is most of such a file.
     """
-    group, = part
-    name = os.path.basename(path)
+    group, first, end = part
+    name, wanted, done = os.path.basename(path), range(first, end), 0
     try:
         file = open_parquet(path)
         text, meta = parquet_columns(file)
-        wanted = range(group_size(file, group)[0])
         others = [] if SECTION.fullmatch(text[0]) else text[1:]
         while wanted:
             columns, empty = [c for c in text if c not in others], []
@@ -336,11 +350,12 @@ def read_parquet(path, part, tables):
                     empty.append(row)
                 else:
                     yield from read_record(record, f"{name}#{group}.{row}", tables)
+                    done += 1
             text, others, wanted = others, [], empty
     except Skip:
         raise
     except Exception as e:
-        raise damaged(e) from None
+        raise Skip(f"{damaged(e)}; {end - first - done} rows are lost") from None
 
 
 def parquet_rows(file, group, columns, meta, wanted):
@@ -393,41 +408,58 @@ def joined_items(record):
 
 
 def given_items(record, text):
-    """The items of a record that is a document of ours already, where they fit its text."""
+    """The items of a record that is a document of ours already, those that fit its text, and nothing else of them."""
     items = record["meta"].get("items") if isinstance(record.get("meta"), dict) else None
-    try:
-        fits = all(0 <= item["span"][0] <= item["span"][1] <= len(text) for item in items.values())
-        return items if fits and text == tidy(text) else None
-    except (AttributeError, KeyError, TypeError, IndexError):
-        return None
-
-
-def record_metadata(record):
-    """cik, company, filed, ... of a record: its `meta`, its filer (JSON in some parquet corpora), its own keys."""
-    filer = record.get("metadata_filer")
-    try:
-        filer = json.loads(filer) if isinstance(filer, str) else filer
-    except (ValueError, RecursionError):
-        filer = None
-    filer = filer[0] if isinstance(filer, list) and filer else filer
     found = {}
-    for tree in (record.get("meta"), filer, {k: v for k, v in record.items() if not isinstance(v, dict)}):
-        if isinstance(tree, dict):
-            found |= {META_KEYS[k]: str(v) for k, v in known_values(tree) if v not in (None, "")}
-    cik = found.get("cik", "").removesuffix(".0")  # a column of floats
-    if cik.isdigit():
-        found["cik"] = cik.zfill(10)
+    for key, item in items.items() if isinstance(items, dict) and text == tidy(text) else ():
+        spans = {k: item[k] for k in ("span", "heading") if isinstance(item, dict) and k in item}
+        if "span" in spans and all(is_span(span, len(text)) for span in spans.values()):
+            found[str(key)[:9]] = spans | {"status": str(item.get("status"))[:20]}
     return found
 
 
+def is_span(span, size):
+    return (isinstance(span, list) and len(span) == 2 and all(isinstance(i, int) for i in span)
+            and 0 <= span[0] <= span[1] <= size)
+
+
+def record_metadata(record):
+    """
+    cik, company, filed, ... of a record: of its own keys, its `meta` or `metadata`, its filers (JSON in some corpora).
+    Companies named besides the first are co_registrants and former_names: for the split they are one company.
+    """
+    filers = record.get("metadata_filer")
+    try:
+        filers = json.loads(filers) if isinstance(filers, str) else filers
+    except (ValueError, RecursionError):
+        filers = None
+    values = {}
+    filers = filers if isinstance(filers, list) else [filers]
+    for tree in (record, record.get("meta"), record.get("metadata"), *filers):
+        for key, value in known_values(tree) if isinstance(tree, dict) else ():
+            values.setdefault(META_KEYS[key], []).append(value)
+    ciks = [cik.removesuffix(".0") for cik in values.get("cik", [])]  # a column of floats
+    ciks = [cik.zfill(10) if cik.isdigit() else cik for cik in dict.fromkeys(ciks)]
+    names, own = list(dict.fromkeys(values.get("company", []))), record.get("meta")
+    found = {key: several[0] for key, several in values.items()} | dict(zip(["cik"], ciks, strict=False))
+    if len({*values.get("licence", [])}) > 1:
+        found["licence"] = " and ".join(dict.fromkeys(values["licence"]))
+    lists = {k: [str(v) for v in own[k]] for k in ("co_registrants", "former_names", "people")
+             if isinstance(own, dict) and isinstance(own.get(k), list)}
+    more = {"co_registrants": ciks[1:], "former_names": names[1:]}
+    return found | lists | {k: [*lists.get(k, []), *v] for k, v in more.items() if v}
+
+
 def known_values(tree, depth=0):
-    """The (key, scalar) pairs of nested dicts: filers are flat in some corpora and follow the SGML header in others."""
+    """The (key, text) pairs of nested dicts: filers are flat in some corpora and follow the SGML header in others."""
     for key, value in tree.items():
         key = str(key).lower().replace(" ", "_")
-        if isinstance(value, dict) and depth < 8:
+        if META_KEYS.get(key) == "licence" and isinstance(value, list | dict):
+            yield key, json.dumps(value, default=str)  # no licence that anybody would call public
+        elif isinstance(value, dict) and depth < 8 and key not in ("meta", "metadata", "items"):
             yield from known_values(value, depth + 1)
-        elif key in META_KEYS and (isinstance(value, str | int | float) or hasattr(value, "isoformat")):
-            yield key, value.isoformat() if hasattr(value, "isoformat") else value
+        elif key in META_KEYS and isinstance(value, str | int | float | datetime.date) and str(value).strip():
+            yield key, str(value)[:200]
 
 
 READERS = {".txt": read_text, ".md": read_text, ".text": read_text,

@@ -63,7 +63,8 @@ def owners_of(meta):
 
 def company_key(name):
     """A company's name without what changes from filing to filing: case, punctuation, the kind of company."""
-    words = "".join(c if c.isalnum() else " " for c in name.upper().replace("'", "").replace(".", "")).split()
+    name = re.sub(r"\s*/[A-Z]{2,3}/?\s*$", "", name.upper()).replace("'", "").replace(".", "")
+    words = [w for w in "".join(c if c.isalnum() else " " for c in name).split() if w != "AND"]
     while len(words) > 1 and words[-1] in ("INC", "CORP", "CORPORATION", "CO", "COMPANY", "LTD", "LLC", "LP", "PLC",
                                            "NEW", "DE", "THE"):
         words.pop()
@@ -131,7 +132,7 @@ def cells(places, group, args):
     cell = np.zeros(len(places), np.int8)
     size, day = places["size"].astype(np.int64), places["day"]
     known = places["owner"] != places["text"]
-    if not args.val_fraction:
+    if not args.val_fraction and args.val_from in ("auto", "none"):
         return cell, "no validation split", None
     if len(np.unique(places["text"])) == 1:
         cell[1:] = 1

@@ -93,14 +93,19 @@ def test_a_folder_that_vanished_was_finished_by_others(job):
         job.run("stage", [((job.folder,), 1)], lambda folder, path: shutil.rmtree(path), "vanishing")
 
 
-def test_another_job_in_the_folder_is_cleared_by_rank_0_and_waited_for_by_others(tmp_path, monkeypatch):
+def test_another_job_in_the_folder_is_left_alone(tmp_path):
     folder = str(tmp_path / "job")
     jobs.open_folder(folder, "one")
-    write(folder, "left over")
+    write(folder, "work")
     jobs.open_folder(folder, "one")
-    assert "left over" in os.listdir(folder)
-    monkeypatch.setattr(jobs, "PATIENCE", 0.3)
-    with pytest.raises(ValueError, match="another unfinished job"):
-        jobs.open_folder(folder, "two", rank=1)
-    jobs.open_folder(folder, "two", rank=0)
-    assert os.listdir(folder) == ["job.json"]
+    with pytest.raises(ValueError, match="other flags"):
+        jobs.open_folder(folder, "two")
+    assert sorted(os.listdir(folder)) == ["job.json", "work"] and os.listdir(tmp_path) == ["job"]
+
+
+def test_drafts_of_the_killed_are_removed(job):
+    draft = os.path.join(job.folder, "stage", "000000.abc")
+    os.makedirs(draft)
+    os.utime(draft, (0, 0))
+    job.run("stage", [(("x",), 1)], write, "writing")
+    assert os.listdir(os.path.join(job.folder, "stage")) == ["000000"]

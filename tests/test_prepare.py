@@ -488,14 +488,125 @@ def test_an_interrupted_job_goes_on_where_it_was(tmp_path, filings, monkeypatch)
     assert digests(tmp_path / "out") == digests(tmp_path / "undisturbed") and not (tmp_path / "out.partial").exists()
 
 
-def test_what_is_left_of_another_job_is_not_continued(tmp_path, filings, monkeypatch):
+def test_what_is_left_of_another_job_is_neither_continued_nor_removed(tmp_path, filings, monkeypatch):
     merge = corpus_py.merge_task
     monkeypatch.setattr(corpus_py, "merge_task", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, filings, tokenizer="bpe:400", seed=1)
     monkeypatch.setattr(corpus_py, "merge_task", merge)
-    manifest, _ = build(tmp_path, filings, tokenizer="bpe:400", seed=2)
-    assert manifest["seed"] == 2
+    with pytest.raises(ValueError, match="other flags or inputs"):
+        build(tmp_path, filings, tokenizer="bpe:400", seed=2)
+    manifest, _ = build(tmp_path, filings, tokenizer="bpe:400", seed=1)
+    assert manifest["seed"] == 1
+
+
+def test_an_empty_output_folder_may_exist_and_trouble_is_not_taken_for_success(tmp_path, filings, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(corpus_py, "merge_task", lambda *a: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(PermissionError):
+        build(tmp_path, filings, tokenizer="bpe:400")
+    assert (tmp_path / "out.partial" / "read").exists()
+    monkeypatch.undo()
+    (tmp_path / "link").symlink_to("elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    build(tmp_path, filings, out="link", tokenizer="bpe:400")
+    assert (tmp_path / "elsewhere" / "manifest.json").exists()
+
+
+def test_a_bad_tokenizer_is_refused_before_anything_is_read(tmp_path, filings, monkeypatch):
+    monkeypatch.setattr(corpus_py, "read_task", None)
+    for name in ("bpe:abc", "bpe:9999999999999999999999", "nowhere"):
+        with pytest.raises(ValueError, match="--tokenizer"):
+            build(tmp_path, filings, tokenizer=name)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_input_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch):
+    path = jsonl(tmp_path / "x.jsonl", [{"text": f"record {i}"} for i in range(100)])
+    monkeypatch.setattr(sources, "PART", 500)
+    documents = sources.documents
+
+    def change(*args):
+        path.write_text('{"text": "something else"}')
+        return documents(*args)
+    monkeypatch.setattr(sources, "documents", change)
+    with pytest.raises(ValueError, match="has changed"):
+        build(tmp_path, path)
+
+
+def test_the_output_may_lie_in_the_input_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("one\n\n" + prose(1))
+    (tmp_path / "b.txt").write_text("two\n\n" + prose(2))
+    merge = corpus_py.merge_task
+    monkeypatch.setattr(corpus_py, "merge_task", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, tmp_path)
+    monkeypatch.setattr(corpus_py, "merge_task", merge)
+    manifest, _ = build(tmp_path, tmp_path)
+    assert [os.path.basename(s["path"]) for s in manifest["sources"]] == ["a.txt", "b.txt"] and not manifest["skipped"]
+    assert "complete already" in build(tmp_path, tmp_path)[1]
+
+
+def test_files_without_records_and_with_odd_names_are_accounted_for(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), folder / "empty.parquet")
+    (folder / "blank.jsonl").write_text("\n\n")
+    (folder / "none.json").write_text("[]")
+    with pytest.raises(ValueError, match="no readable document"):
+        build(tmp_path, folder)
+    (folder / "good | one\n.txt").write_text("A good one.\n\n" + prose(1))
+    open(os.path.join(os.fsencode(folder), b"bad.\xff"), "wb").close()
+    open(os.path.join(os.fsencode(folder), b"bad\xff.txt"), "wb").write("caf\u00e9 \xff".encode("latin-1"))
+    manifest, _ = build(tmp_path, folder)
+    reasons = {os.path.basename(s["path"]): s["reason"] for s in manifest["skipped"]}
+    assert len(reasons) == 4 and reasons["blank.jsonl"] == reasons["none.json"] == "no records in it"
+    assert sum(s["documents"] for s in manifest["sources"]) == 2
+
+
+def test_no_personal_data_is_left_beside_the_text(tmp_path):
+    record = {"id": "Letter of Mr. Quentin Oldham, account no. 4471-0093", "text": "Hello there.\n\n" + prose(1),
+              "name": "Jane Oldham", "url": "https://x.org/?mail=jane.roe@example.com", "form": "call (212) 555-0123",
+              "meta": {"items": {"1": {"span": [0, 5], "status": "found", "note": "jane.roe@example.com"}}}}
+    path = jsonl(tmp_path / "mail 078-05-1120.jsonl", [record, {"text": prose(2)}])
+    build(tmp_path, path, deidentify=True, pii="keep")
+    left = b"".join(p.read_bytes() for p in (tmp_path / "out").iterdir() if p.name.endswith("docs.jsonl")).decode()
+    assert not [w for w in ("Oldham", "Jane", "jane.roe", "555-0123", "4471", "078-05", "note") if w in left], left
+
+
+@pytest.mark.parametrize("licence", ["Synthetic customer mails, internal use only", "MIT license, non-commercial only",
+                                     "Public domain? unclear", ["CC-BY-NC-4.0"], {"name": "MIT"}, "proprietary"])
+def test_licences_that_only_look_public(tmp_path, licence):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    jsonl(folder / "x.jsonl", [{"text": "one", "license": licence}, {"text": "two", "metadata": {"licence": licence}},
+                               {"text": "three", "license": "Apache-2.0"}])
+    manifest, _ = build(tmp_path, folder, public_only=True, licence="CC-BY-SA 4.0", val_fraction=0)
+    assert manifest["documents_read"] == 1
+    (folder / "source.json").write_text(json.dumps({"licence": licence}))
+    with pytest.raises(ValueError, match="--public_only"):
+        build(tmp_path, folder, out="stated", public_only=True, licence="CC0")
+
+
+def test_co_registrants_copies_and_spellings_are_one_company(tmp_path):
+    """Each parent files with a subsidiary, each subsidiary on its own: no pair may be on both sides."""
+    records = []
+    for i in range(30):
+        parent, child = f"{9_100_000 + i}", f"{9_200_000 + i}"
+        records.append({"text": prose(i), "id": f"both {i}", "metadata_filer": json.dumps(
+            [{"company": f"Parent {i}", "CIK": parent}, {"company": f"Child {i} & Company/MN", "CIK": child}])})
+        records.append({"text": prose(i + 100), "id": f"child {i}", "cik": child})
+        records.append({"text": prose(i + 200), "id": f"name {i}", "company": f"CHILD {i} AND CO /MN/"})
+        records.append({"text": prose(i + 300), "id": f"ours {i}", "meta": {
+            "cik": f"{9_300_000 + i}", "co_registrants": [parent.zfill(10)]}})
+        records += [{"text": prose(i + 400), "id": f"copy {i}", "cik": parent},
+                    {"text": prose(i + 400), "id": f"copied {i}", "cik": f"{9_400_000 + i}"},
+                    {"text": prose(i + 500), "id": f"other {i}", "cik": f"{9_400_000 + i}"}]
+    manifest, _ = build(tmp_path, jsonl(tmp_path / "x.jsonl", records), val_fraction=0.3)
+    d = data.TokenData(str(tmp_path / "out"))
+    sides = {s: {a["id"].split()[1] for a, _ in d.read_documents(s)} for s in ("train", "val")}
+    assert len(sides["val"]) >= 6 and not sides["train"] & sides["val"]
+    assert manifest["splits"]["val"]["companies"] == len(sides["val"])
 
 
 # files of every size
