@@ -110,7 +110,8 @@ HEADINGS = ["Item {}. {}", "ITEM {}. {}", "Item {} – {}", "ITEM {}: {}", "Item
             "Item ({}) {}",
             "<p>Item {}.</p><p>{}</p>", "<p>ITEM {}</p><p>{}.</p>", "PART I, Item {}. {}", "{}. {}", "Item {}. {} 27",
             "<table><tr><td>Item {}.</td><td>{}</td></tr></table>", "•Item {}. {}", "Item {0} ITEM {0}. {1}",
-            "<table><tr><td>Item {}</td><td></td><td>{}</td></tr></table>"]  # fmt: skip
+            "<table><tr><td>Item {}</td><td></td><td>{}</td></tr></table>", "I tem {}. {}",
+            "<table><tr><td>ITEM</td><td>{}.</td><td>{}</td></tr></table>", "item {} \u2014 {}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("heading", HEADINGS)
@@ -250,6 +251,9 @@ def test_title_without_number():
     plain = filing([item for item in NEW if item[0] != "6"], "<p>{1}</p>", contents="Item {}. {} {}")
     found = items_of(plain)
     assert found["1A"][0] == found["7"][0] == "found" and 12000 < len(found["1A"][1]) < 13500
+    assert_all(items_of(filing(NEW, "{1} (Item {0})")), NEW)
+    old = items_of(filing(OLD, "{1}", contents=None))
+    assert list(old) == [key for key, _, _ in OLD] and {status for status, _ in old.values()} == {"found"}
     other = items_of(filing(NEW, "<p>Chapter</p>", contents="Item {}. {} {}"))  # the contents are not the items
     assert not [key for key, (status, text) in other.items() if status == "found" and len(text) > 300]
     assert items_of(filing([("1", "Overview", 5000), ("7", "Risk Factors", 3000)], "<p>{1}</p>", contents=None)) == {}
@@ -288,6 +292,21 @@ def test_status():
     assert {key: found[key][0] for key in expected} == expected
     wrong = items_of(filing([(k, "Risk Factors" if k == "7" else t, size) for k, t, size in NEW if k != "1A"]))
     assert "7" not in wrong or wrong["7"][0] == "suspect"
+
+
+def test_what_is_no_item_of_the_form():
+    """Items that Regulation AB adds for trusts; a part that begins with a sentence; the report of another company."""
+    trust = filing([(k, t, "Omitted." if k in ("1", "7", "10") else size) for k, t, size in NEW], contents=None,
+                   _14=["Omitted.", "Item 1117 of Regulation AB. Legal Proceedings", *prose(900)],
+                   _4=["Not applicable.", "PART II", "The following items are omitted under General Instruction J:"])
+    found = items_of(trust)  # fmt: skip
+    assert found["4"][1].endswith("Not applicable.") and found["14"][1].endswith("Omitted.")
+    assert [found[key][0] for key in ("1", "4", "7", "14")] == ["omitted", "found", "omitted", "omitted"]
+    second = filing(contents=None, cover=False).partition("<body>")[2]
+    found = items_of(filing(NEW[:-1]).replace("</body>", "<p>SECOND COMPANY</p>" + second))
+    assert found["15"][0] == "suspect" and found["7"][0] == "found"
+    typo = items_of(filing([({"7": "6", "7A": "7"}.get(k, k), t, s) for k, t, s in NEW if k != "6"], contents=None))
+    assert typo["6"][0] == typo["7"][0] == "suspect"  # MD&A as Item 6, market risk as Item 7
 
 
 MDA = "Management’s Discussion and Analysis of Financial Condition and Results of Operations"
@@ -329,9 +348,7 @@ def test_annual_report_in_the_same_submission():
     doc = parse_filing(filing(OLD, **pointer) + exhibit, "x")
     found = check(doc["text"], doc["meta"]["items"])
     assert found["7"] == ("found", "\n\n".join(["MANAGEMENT'S DISCUSSION AND ANALYSIS", *prose(9000, 1)]))
-    assert found["8"][0] == "found" and found["8"][1].startswith("CONSOLIDATED STATEMENTS")
-    assert found["8"][1].endswith(prose(9000, 2)[-1])
-    assert found["6"] == ("found", "SELECTED FINANCIAL DATA\n\n" + "\n\n".join(prose(900, 3)))
+    assert found["8"][0] == found["6"][0] == "by_reference"
     start, end = doc["meta"]["items"]["7"]["heading"]
     assert doc["text"][start:end].startswith("Item 7. Management") and doc["text"][start:end].endswith("(Exhibit 13).")
     bare = items_of(filing(OLD, **pointer))
@@ -391,6 +408,11 @@ def test_run_in_headings():
         found = items_of("<p>FORM 10-K</p>" + "".join(f"<p>{item}</p>" for item in items))
         assert list(found) == [key for key, _, _ in OLD]
         assert {status for status, _ in found.values()} == {"found"}, between
+    small = items_of("<p>FORM 10-K</p>" + "".join(f"<p>ITEM {k}. {t.upper()} {s}</p>" for k, t, s in (
+        ("1A", "Risk Factors", "Not applicable to smaller reporting companies"), ("1B", "Unresolved Staff Comments",
+        "None."), ("12", "Security Ownership of Certain Beneficial Owners", "No person owns more than five percent."),
+    )))  # fmt: skip
+    assert [status for status, _ in small.values()] == ["omitted", "found", "found"]
 
 
 # ---- robustness ------------------------------------------------------------------------------------------------------
@@ -407,7 +429,7 @@ def test_fuzz():
     """Cuts, doubled contents, shuffled and missing items, cross references at line starts: the checks always hold."""
     dice = random.Random(0)
     texts = [parse_filing(raw, "x")["text"] for raw in (filing(), filing(OLD), ascii_filing(), filing(NEW, "{}. {}"))]
-    for _ in range(400):
+    for _ in range(300):
         blocks = dice.choice(texts).split("\n\n")
         blocks = blocks[dice.randrange(len(blocks)) :] if dice.random() < 0.3 else blocks
         if dice.random() < 0.3:
@@ -434,12 +456,12 @@ UNITS = ["Item 1A. ", "Item 1A.\n", "Item 1A. Risk Factors\n\n", "Item 1. Busine
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_linear_time(unit):
-    text = unit * (1_000_000 // len(unit))
+    text = unit * (300_000 // len(unit))
     index = "\n".join(f"Item {k}. | {t} | {i}" for i, (k, t, _) in enumerate(NEW))
     start = time.process_time()
     for both in (text, f"Risk Factors | 1\nLegal | 2\nSales | 3\nCosts | 4\nx | 5\n\n{text}\n\n{index}"):
         check(both, find_items(both, "10-K"))
-    assert time.process_time() - start < 5  # a second at most; quadratic steps would take hours
+    assert time.process_time() - start < 2  # half a second; quadratic steps would take many minutes
 
 
 # ---- real filings ----------------------------------------------------------------------------------------------------
@@ -472,7 +494,7 @@ def letters(text):
 @pytest.mark.parametrize("contents", [False, True])
 def test_items_split_by_others(contents):
     """The item texts of edgar-crawler, put together to one text and split again: 97 % of the characters come back."""
-    if not (paths := sorted(DATA.glob("filings_items/*.json"))[contents::4]):
+    if not (paths := sorted(DATA.glob("filings_items/*.json"))[contents::6]):
         pytest.skip(f"no filings_items in {DATA}")
     total = common = 0
     for path in paths:
