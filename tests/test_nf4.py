@@ -33,6 +33,10 @@ def bnb_dequantize(bnb, packed, state, dtype):
     absmax = state.absmax
     if state.nested:
         absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset
+    if torch.backends.cpu.get_cpu_capability() == "AVX512" and state.shape[-1] % BLOCK:
+        # their AVX-512 kernel (0.50.2) takes the wrong block's scale where rows are no whole blocks: by definition
+        codes = torch.stack([packed.flatten() >> 4, packed.flatten() & 15], dim=1).flatten()[: state.shape.numel()]
+        return (CODES[codes.long()] * absmax.float().repeat_interleave(BLOCK)[: len(codes)]).to(dtype).view(state.shape)
     return torch.ops.bitsandbytes.dequantize_4bit(packed, absmax.float(), BLOCK, "nf4", state.shape, dtype)
 
 
