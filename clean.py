@@ -243,23 +243,30 @@ def repeats(documents):
 # ---- contamination ---------------------------------------------------------------------------------------------------
 
 
-def sampled(grams, keep):
-    """The distinct grams that fall under a threshold, a share `keep` of all there can be → sorted uint64 array."""
+def under(grams, keep):
+    """The grams that fall under a threshold, a share `keep` of all there can be, in the order they came."""
     if not 0 < keep <= 1:
         raise ValueError(f"keep is the share of n-grams to keep, above 0 and at most 1, not {keep}")
-    grams = np.sort(grams[grams <= np.uint64(min(int(keep * 2**64), 2**64 - 1))])
+    return grams if keep == 1 else grams[grams <= np.uint64(min(int(keep * 2**64), 2**64 - 1))]
+
+
+def sampled(grams, keep):
+    """The distinct grams under the threshold → sorted uint64 array."""
+    grams = np.sort(under(grams, keep))
     return grams[np.r_[True, grams[1:] != grams[:-1]][: len(grams)]]
 
 
 def overlap(val, train):
     """Share of each validation document's grams that some training document has → (V,) float64, 0 for one without.
 
-    val: a list of arrays from `sampled`; train: an iterable of such arrays (same n, same keep), each seen once and let
-    go, so that memory holds the validation side only.
+    val: a list of arrays from `sampled`; train: an iterable of arrays from `under` or `sampled` (same n, same keep),
+    each seen once and let go, so that memory holds the validation side only.
     """
     grams = np.unique(np.concatenate([np.empty(0, np.uint64), *val]))
-    seen = np.zeros(len(grams), bool)
+    seen, maybe, low = np.zeros(len(grams), bool), np.zeros(1 << 24, bool), np.uint64((1 << 24) - 1)
+    maybe[grams & low] = True  # by 24 bits, most grams of training are known not to be wanted
     for document in train if len(grams) else ():
+        document = document[maybe[document & low]]
         at = np.minimum(np.searchsorted(grams, document), len(grams) - 1)
         seen[at[grams[at] == document]] = True
     return np.array([seen[np.searchsorted(grams, document)].mean() if len(document) else 0.0 for document in val])

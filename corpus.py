@@ -35,11 +35,11 @@ import jobs
 import pii
 import sources
 import split
-from tokenizer import Tokenizer, tokenizer_report
+from tokenizer import Tokenizer, gpt2_is_cached, tokenizer_report
 
 VERSION = "0.2"
 BATCH = 8 << 20  # bytes of text that one task encodes
-SAMPLED_GRAMS = 8_000_000  # 13-grams of held-out documents to look for in training; of more, a sample is taken
+SAMPLED_GRAMS = 2_000_000  # 13-grams of held-out documents to look for in training; of more, a sample is taken
 NONE = np.empty(0, np.uint64)
 
 
@@ -116,7 +116,7 @@ def is_finished(out, key):
 def check_tokenizer_name(name):
     """ValueError now rather than after hours of reading."""
     if name == "gpt2":
-        Tokenizer.gpt2()
+        gpt2_is_cached() or Tokenizer.gpt2()
     elif name.startswith("bpe:"):
         if not name[4:].isdigit():
             raise ValueError(f"--tokenizer {name}: give the vocabulary size as a number, as in bpe:8192")
@@ -172,7 +172,7 @@ def read_task(folder, parts, args):
                 lines.write(json.dumps(about, default=str).encode() + b"\n")
                 words = clean.word_hashes(text)
                 signatures.append(clean.minhash(words))
-                grams.append(clean.sampled(clean.ngrams(words, 13), args.sample))
+                grams.append(clean.under(clean.ngrams(words, 13), args.sample))
                 paragraphs.append(clean.paragraph_hashes(text)[2] if len(owners) > 1 or owners != [digest] else NONE)
             if part is None or part[0] == 0:
                 result["sha256"] = data.file_sha256(path)
@@ -257,7 +257,7 @@ def plan_task(folder, read, args):
     tokenizer = choose_tokenizer(args, read, places[cell == 0])
     check_tokenizer(tokenizer, read, places[cell == 0])
     tokenizer.save(folder)
-    summary["tokenizer"] = tokenizer_report(tokenizer, sample(read, places[cell == 0], 4 << 20))
+    summary["tokenizer"] = tokenizer_report(tokenizer, sample(read, places[cell == 0], 1 << 20))
     ordered = np.argsort(cell, kind="stable")
     save(folder, places=places[ordered], cell=cell[ordered], group=group[ordered])
     save_ragged(folder, cuts=[cuts.get(i, NONE) for i in ordered.tolist()])
@@ -338,8 +338,8 @@ def sample(read, places, size):
 
 def check_tokenizer(tokenizer, read, places):
     """Encode a sample with both engines: what tiktoken gives must be what tokenizer.json means to everybody else."""
-    for text in sample(read, places, 1 << 20):
-        text = text[: 1 << 20]
+    for text in sample(read, places, 1 << 18):
+        text = text[: 1 << 18]
         if tokenizer.encode(text).tolist() != tokenizer.slow.encode(text, add_special_tokens=False).ids:
             raise ValueError(f"tokenizer.json and its fast form disagree on {text[:60]!r}...; please report this text")
 
@@ -373,7 +373,7 @@ def encode_task(folder, planned, read, start, end, keep):
         if place["row"] == split.PART:
             about.pop("items", None)  # they lie in the whole text
         if len(cuts[i]) or place["row"] == split.PART:
-            grams.append(clean.sampled(clean.ngrams(clean.word_hashes(text), 13), keep))
+            grams.append(clean.under(clean.ngrams(clean.word_hashes(text), 13), keep))
         else:
             grams.append(ragged(read[place["task"]], "grams")[place["row"]])
         raw = text.encode()
@@ -500,7 +500,7 @@ def overlaps(encoded, cell):
     for task in encoded:  # a task holds documents of one cell
         grams = Ragged(task, "grams")
         if cell[at]:
-            held += [np.array(grams[i]) for i in range(len(grams))]
+            held += [np.unique(grams[i]) for i in range(len(grams))]
         else:
             training.append(task)
         at += len(grams)
