@@ -24,7 +24,6 @@ import hashlib
 import json
 import os
 import shutil
-import types
 
 import numpy as np
 
@@ -35,6 +34,7 @@ import jobs
 import pii
 import sources
 import split
+from jobs import Ragged, load_json, ragged, save, save_json, save_ragged
 from tokenizer import Tokenizer, gpt2_is_cached, tokenizer_report
 
 VERSION = "0.2"
@@ -48,6 +48,8 @@ def build(args, out):
     if not out:
         raise ValueError('--out "" names no folder')
     check_tokenizer_name(args.tokenizer)
+    tokenizer_of.cache_clear()  # another job of this process may have had the same folder
+    ragged.cache_clear()
     inputs, skipped = sources.list_inputs(args.paths, args.licence, args.public_only)
     held_words = sum(f["bytes"] for f in inputs) * (args.val_fraction + 0.15) / 6
     args.sample = min(1.0, SAMPLED_GRAMS / max(held_words, 1.0))
@@ -512,47 +514,7 @@ def overlaps(encoded, cell):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Small files of a task, and what is said of them
-
-
-def save(folder, **arrays):
-    for name, array in arrays.items():
-        with open(os.path.join(folder, f"{name}.npy"), "wb") as f:  # numpy's own would not say that a disk is full
-            np.lib.format.write_array(types.SimpleNamespace(write=f.write), array)
-
-
-def save_ragged(folder, **rows):
-    """Arrays of different lengths, as two files: all in one, and where each ends."""
-    for name, arrays in rows.items():
-        save(folder, **{name: np.concatenate([NONE.astype(arrays[0].dtype) if arrays else NONE, *arrays]),
-                        f"{name}_ends": np.cumsum([0, *map(len, arrays)])})
-
-
-class Ragged:
-    """What save_ragged wrote, mapped rather than held."""
-
-    def __init__(self, folder, name):
-        path = os.path.join(folder, name)
-        self.flat, self.ends = np.load(path + ".npy", mmap_mode="r"), np.load(path + "_ends.npy", mmap_mode="r")
-
-    def __len__(self):
-        return len(self.ends) - 1
-
-    def __getitem__(self, i):
-        return self.flat[self.ends[i] : self.ends[i + 1]]
-
-
-ragged = functools.lru_cache(256)(Ragged)
-
-
-def save_json(folder, name, content, indent=None):
-    with open(os.path.join(folder, f"{name}.json"), "w") as f:
-        json.dump(content, f, indent=indent)
-
-
-def load_json(folder, name):
-    with open(os.path.join(folder, f"{name}.json")) as f:
-        return json.load(f)
+# What is said of it
 
 
 def name_of(read, place):

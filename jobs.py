@@ -13,6 +13,7 @@ renewed for five minutes, is void.
 """
 import collections
 import concurrent.futures
+import functools
 import glob
 import json
 import multiprocessing
@@ -22,8 +23,10 @@ import signal
 import socket
 import threading
 import time
+import types
 import uuid
 
+import numpy as np
 from tqdm import tqdm
 
 RENEW, VOID = 30, 300  # seconds
@@ -233,3 +236,47 @@ def remove(path):
         os.remove(path)
     except FileNotFoundError:
         pass
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What tasks write into their folders
+
+
+def save(folder, **arrays):
+    for name, array in arrays.items():
+        with open(os.path.join(folder, f"{name}.npy"), "wb") as f:  # numpy's own would not say that a disk is full
+            np.lib.format.write_array(types.SimpleNamespace(write=f.write), array)
+
+
+def save_ragged(folder, **rows):
+    """Arrays of different lengths, as two files: all in one, and where each ends."""
+    for name, arrays in rows.items():
+        save(folder, **{name: np.concatenate([np.empty(0, arrays[0].dtype if arrays else np.uint64), *arrays]),
+                        f"{name}_ends": np.cumsum([0, *map(len, arrays)])})
+
+
+class Ragged:
+    """What save_ragged wrote, mapped rather than held."""
+
+    def __init__(self, folder, name):
+        path = os.path.join(folder, name)
+        self.flat, self.ends = np.load(path + ".npy", mmap_mode="r"), np.load(path + "_ends.npy", mmap_mode="r")
+
+    def __len__(self):
+        return len(self.ends) - 1
+
+    def __getitem__(self, i):
+        return self.flat[self.ends[i] : self.ends[i + 1]]
+
+
+ragged = functools.lru_cache(256)(Ragged)
+
+
+def save_json(folder, name, content, indent=None):
+    with open(os.path.join(folder, f"{name}.json"), "w") as f:
+        json.dump(content, f, indent=indent)
+
+
+def load_json(folder, name):
+    with open(os.path.join(folder, f"{name}.json")) as f:
+        return json.load(f)
