@@ -47,10 +47,10 @@ def build(args, out):
     """Do it all, in `out`.partial, and rename what comes of it to `out`. args: the flags of `prepare.py corpus`."""
     if not out:
         raise ValueError('--out "" names no folder')
-    check_tokenizer_name(args.tokenizer)
     tokenizer_of.cache_clear()  # another job of this process may have had the same folder
     ragged.cache_clear()
     inputs, skipped = sources.list_inputs(args.paths, args.licence, args.public_only)
+    check_tokenizer_name(args.tokenizer)
     held_words = sum(f["bytes"] for f in inputs) * (args.val_fraction + 0.15) / 6
     args.sample = min(1.0, SAMPLED_GRAMS / max(held_words, 1.0))
     settings = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "run", "command")}
