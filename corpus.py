@@ -142,8 +142,6 @@ def read_task(folder, parts, args):
     with (open(os.path.join(folder, "texts"), "wb") as texts,
           open(os.path.join(folder, "about.jsonl"), "wb") as lines):
         for path, part, url, licence, listed in parts:
-            if (os.path.getsize(path), os.stat(path).st_mtime_ns) != listed:
-                raise ValueError(f"{path} has changed since this job began; remove the .partial folder, run again")
             result = dict(path=path, documents=0, skips=collections.Counter(), pii=collections.Counter())
             for document in sources.documents(path, part, args.tables):
                 if isinstance(document, sources.Skip):
@@ -178,6 +176,8 @@ def read_task(folder, parts, args):
                 paragraphs.append(clean.paragraph_hashes(text)[2] if len(owners) > 1 or owners != [digest] else NONE)
             if part is None or part[0] == 0:
                 result["sha256"] = data.file_sha256(path)
+            if (os.path.getsize(path), os.stat(path).st_mtime_ns) != listed:
+                raise ValueError(f"{path} has changed since this job began; run the command again")
             results.append(result)
     save(folder, places=np.array(places, dtype=split.PLACE), minhash=np.array(signatures, np.uint32).reshape(-1, 112))
     save_ragged(folder, grams=grams, paragraphs=paragraphs)

@@ -13,6 +13,7 @@ renewed for five minutes, is void.
 """
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import glob
 import json
@@ -168,42 +169,39 @@ def remove_old_drafts(folder):
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def perform(folder, function, args):
-    """Fill the folder under another name, then give it its own."""
+@contextlib.contextmanager
+def whole(folder):
+    """A draft to fill, which then gets the folder's name; if somebody else was faster, theirs stays."""
     draft = f"{folder}.{uuid.uuid4().hex}"
+    os.makedirs(draft)
     try:
-        os.makedirs(draft)
-        function(draft, *args)
-        for name in os.listdir(draft):  # a rename must not outlive, in a power cut, what it names
-            with open(os.path.join(draft, name), "rb") as f:
-                os.fsync(f.fileno())
+        yield draft
         os.rename(draft, folder)
     except OSError:
         if not os.path.isdir(folder):
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def perform(folder, function, args):
+    """Do a task."""
+    with whole(folder) as draft:
+        function(draft, *args)
+        for name in os.listdir(draft):  # a rename must not outlive, in a power cut, what it names
+            with open(os.path.join(draft, name), "rb") as f:
+                os.fsync(f.fileno())
 
 
 def open_folder(folder, key):
     """
     Begin or continue the job `key` (a string) in this folder. ValueError if it holds another job's work.
     """
-    draft = f"{folder}.{uuid.uuid4().hex}"
-    os.makedirs(draft)
+    with whole(folder) as draft:
+        save_json(draft, "job", {"key": key})
     try:
-        with open(os.path.join(draft, "job.json"), "w") as f:
-            json.dump({"key": key}, f)
-        os.rename(draft, folder)
-    except OSError:
-        if not os.path.isdir(folder):
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    try:
-        with open(os.path.join(folder, "job.json")) as f:
-            if json.load(f)["key"] == key:
-                return
+        if load_json(folder, "job")["key"] == key:
+            return
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ValueError(f"{folder} holds an unfinished job with other flags or inputs; run that to its end, or remove "
