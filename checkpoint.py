@@ -31,10 +31,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import cli
+import licence
 import lora
 from data import Tokenizer
 from kernels import NF4Tensor
 from model import GPT, read_pretrained
+from tokenizer import read_chat_template
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -74,6 +76,7 @@ def load(path, device="cpu", merge=True, base=None):
     path = resolve(path)
     if is_adapter(path):
         model, tokenizer = load_base(path, base)
+        tokenizer.chat_template = read_chat_template(path) or tokenizer.chat_template
         lora.load_adapter(model, path)
         if merge and not lora.is_quantized(model):
             lora.merge_lora(model, keep=False)
@@ -136,11 +139,11 @@ def load_quantized(path):
     return model
 
 
-def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sha256=""):
+def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sha256="", lineage=None):
     """
     Write the checkpoint of this step, make it the latest, and delete all but the newest `keep`, the best, and those
     that adapters were trained on. Of a model with LoRA only the adapter is written; base and base_sha256 say onto which
-    weights it belongs.
+    weights it belongs. lineage: what it was made from (licence.py), written beside it.
 
     tensors: name -> tensor, the optimizer's state. state: a JSON-able dict; state["best"]["step"] is kept.
     """
@@ -153,6 +156,8 @@ def save(run, step, model, tokenizer, tensors, state, keep=2, base=None, base_sh
             tokenizer.save(work)
         else:
             model.save_pretrained(work, tokenizer)
+        if lineage:
+            licence.write(work, lineage)
         save_file(tensors, os.path.join(work, "train_state.safetensors"))
         write_json(os.path.join(work, "train_state.json"), state)
         for name in os.listdir(work):
@@ -255,6 +260,8 @@ def info(args):
     model, tokenizer = load(path, merge=False)
     c = model.config
     trainable, total = lora.count(model)
+    for line in licence.in_words(licence.read(path) or licence.lineage("model", path, model.origin)):
+        print(line)
     print(f"{path}: GPT-2 of {total:,} parameters, "
           f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
           f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases"
@@ -278,13 +285,15 @@ def new_directory(path):
     return path
 
 
-def write_model(model, tokenizer, path):
+def write_model(model, tokenizer, path, lineage):
     """save_pretrained, whole or not at all."""
     work = path.rstrip("/") + ".partial"
     shutil.rmtree(work, ignore_errors=True)
     try:
         os.makedirs(work)
         model.save_pretrained(work, tokenizer)
+        if lineage:
+            licence.write(work, lineage)
         for name in os.listdir(work):
             flush(os.path.join(work, name))
         if os.path.isdir(path):
@@ -316,7 +325,11 @@ def merge(args):
     if not math.isfinite(change):
         raise ValueError(f"the adapter {path} or its base holds NaN or infinity; nothing was written")
     onto = "the dequantized base" if quantized and original is None else "the original base"
-    write_model(model, tokenizer, out)
+    lineage = licence.read(path) or licence.lineage("adapter", lora.read_adapter(path)[0]["base_model_name_or_path"],
+                                                    model.origin)
+    write_model(model, tokenizer, out, lineage | dict(kind="model"))
+    for line in licence.in_words(lineage):
+        print(line)
     print(f"{out}: {path} merged in float32 onto {onto}; on {probe.shape[1]} random tokens no logit moved by more than "
           f"{change:.2g} (of a largest logit of {before.abs().max().item():.3g})")
 
@@ -331,7 +344,7 @@ def quantize(args):
     if lora.is_quantized(model):
         raise ValueError(f"{path} is quantized already")
     lora.quantize_linears(model)
-    write_model(model, tokenizer, out)
+    write_model(model, tokenizer, out, licence.read(path) or licence.lineage("model", args.path, model.origin))
     packed = sum(m.q.nbytes() for m in model.modules() if isinstance(m, lora.NF4Linear))
     now = packed + sum(p.numel() * p.element_size() for p in model.parameters())
     print(f"{out}: linears in NF4, {was / 1e6:,.1f} MB of float32 weights are now {now / 1e6:,.1f}")

@@ -87,10 +87,13 @@ def read_manifest(directory):
     try:
         with open(path, encoding="utf-8") as f:
             manifest = json.load(f)
-        manifest["kind"], manifest["tokenizer"]["sha256"]
+        if manifest["kind"] == "lm":
+            manifest["tokenizer"]["sha256"]
         for split in manifest["splits"].values():
-            for shard in split["shards"]:
+            for shard in split["shards"] if manifest["kind"] == "lm" else ():
                 shard["name"], shard["bytes"], shard["sha256"], shard["docs_sha256"], shard["about_sha256"]
+            if manifest["kind"] != "lm":  # examples.py
+                split["file"], split["examples"], split["sha256"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{directory} has no manifest.json; "
                                 f"build it with: python prepare.py corpus PATH --out {directory}") from None
@@ -114,7 +117,7 @@ class TokenData:
     def __init__(self, directory, verify=True):
         self.directory, self.manifest = directory, read_manifest(directory)
         if self.manifest["kind"] != "lm":
-            raise ValueError(f"{directory} holds {self.manifest['kind']} examples, not a corpus of kind lm")
+            raise ValueError(f"{directory} holds examples of kind {self.manifest['kind']}, not a corpus of kind lm")
         self.tokenizer = Tokenizer.load(directory)
         if self.tokenizer.sha256() != self.manifest["tokenizer"]["sha256"]:
             raise ValueError(f"{directory}/tokenizer.json is not the one its shards were written with; "

@@ -2,6 +2,7 @@
 What a checkpoint has learnt, compared to what: report.json and a self-contained report.html.
 
     python eval.py runs/sec --data data/sec --baseline gpt2 --out runs/sec/report
+    python eval.py runs/fpb --data data/fpb --baseline runs/sec --out runs/fpb/report        # a task, examples or pairs
 
 Every model scores the same bytes: the validation documents, decoded to text and encoded again with the model's own
 tokenizer. Each document starts after an end-of-text token; windows overlap by half, so that each token is scored once,
@@ -12,6 +13,10 @@ per byte:
 
 The interval is a bootstrap over documents (not windows: the windows of a filing resemble each other). xz stands beside
 the models as the baseline that has learnt nothing.
+
+On examples it is the loss on the completions of the test split, and for a task its metric, by the likeliest label and
+by what the model writes, beside the commonest answer and logistic regression on words; on pairs, how often the better
+answer is the likelier one.
 """
 import base64
 import html
@@ -28,8 +33,10 @@ from tqdm import tqdm
 import checkpoint
 import cli
 import data
+import examples
 import lora
 import sample
+import tasks
 
 
 def validation_texts(corpus, max_bytes):
@@ -137,6 +144,13 @@ blockquote {{ margin: 1.5rem 0 .5rem; font-weight: 600 }} img {{ max-width: 100%
 """
 
 
+EXAMPLES_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<body style="font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem">
+<h1>{title}</h1><pre style="overflow-x: auto">{lines}</pre></html>
+"""
+
+
 def report_html(report, curve):
     escape = html.escape
     rows = []
@@ -162,6 +176,93 @@ def report_html(report, curve):
                        curve=f'<h2>Training</h2><img alt="loss over tokens" src="{curve}">' if curve else "")
 
 
+@torch.inference_mode()
+def score_examples(model, tokenizer, records, dtype, batch_tokens=8192):
+    """Per sequence of the records (one, of a pair two): (nats, tokens, bytes) of what is to be learnt, (N, 3)."""
+    T = model.config.block_size
+    tokenizer.chat_template = tokenizer.chat_template or examples.TEMPLATE
+    rows = [examples.fit(*s, T + 1) for r in records for s in examples.sequences(tokenizer, r)]
+    sizes, device = torch.from_numpy(tokenizer.token_bytes()), model.wte.weight.device
+    found = np.zeros((len(rows), 3))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
+    while order:
+        count = max(1, batch_tokens // len(rows[order[-1]][0]))
+        order, batch = order[:-count], order[-count:]
+        ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[i][0]) for i in batch], True, 0)
+        learnt = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[i][1]) for i in batch], True, False)
+        y = torch.where(learnt, ids, -100)[:, 1:]
+        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            nats = model.token_losses(ids[:, :-1].to(device), y.to(device)).double().sum(1).cpu()
+        found[batch] = torch.stack([nats, (y >= 0).sum(1), (sizes[y.clamp(min=0)] * (y >= 0)).sum(1)], 1).numpy()
+    return found
+
+
+def report_on_examples(args, manifest, device, dtype):
+    """The report on a data directory of kind sft or pairs, as a dict."""
+    split = next(s for s in ("test", "val", "train") if s in manifest["splits"])
+    records = examples.read_split(args.data, manifest, split)[: args.max_examples]
+    task = manifest.get("task")
+    report = dict(data=args.data, data_fingerprint=examples.fingerprint(manifest), kind=manifest["kind"], split=split,
+                  examples=len(records), models=[], seed=args.seed, command=sys.argv[1:])
+    for name in [args.checkpoint, *args.baseline]:
+        model, tokenizer = checkpoint.load(name, device)
+        tokenizer.chat_template = manifest.get("chat_template") or tokenizer.chat_template
+        scores = score_examples(model.eval(), tokenizer, records, dtype)
+        entry = dict(name=name, parameters=lora.count(model)[1], dtype=dtype)
+        if manifest["kind"] == "pairs":
+            chosen, rejected = scores[0::2], scores[1::2]
+            right = chosen[:, 0] < rejected[:, 0]
+            per_token = [side[:, 0] / side[:, 1] for side in (chosen, rejected)]
+            entry |= dict(accuracy=float(right.mean()), accuracy_95=tasks.wilson(int(right.sum()), len(right)),
+                          accuracy_per_token=float((per_token[0] < per_token[1]).mean()))
+            scores = chosen
+        nats, tokens, size = scores.sum(0)
+        entry |= dict(loss=nats / tokens, perplexity=math.exp(nats / tokens),
+                      bits_per_byte=nats / math.log(2) / max(1, size))
+        if task:
+            longest = int(max(r[1] for r in scores)) + 8
+            with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+                if task["labels"]:
+                    answers, _ = tasks.choose(model, tokenizer, records, task["labels"])
+                    entry["likeliest"] = tasks.measure(task, records, answers)
+                entry["written"] = tasks.measure(task, records, tasks.generate(model, tokenizer, records, longest))
+        report["models"].append(entry)
+    if task and task["labels"]:
+        train = examples.read_split(args.data, manifest, "train")
+        report["baselines"] = tasks.baselines(task, train, records)
+    return report
+
+
+def lines_on_examples(report):
+    """What the report on examples says, in lines for a terminal."""
+    lines = [f"{report['data']}, {report['split']}: {report['examples']:,} "
+             + ("pairs" if report["kind"] == "pairs" else "examples")]
+    rows = [(f"{m['name']}, {how}", m[key]) for m in report["models"]
+            for key, how in (("likeliest", "likeliest label"), ("written", "what it writes")) if key in m]
+    rows += [(name, scores) for name, scores in report.get("baselines", {}).items()]
+    for name, scores in rows:
+        if "accuracy" in scores:
+            low, high = scores["accuracy_95"]
+            lines.append(f"{name:<48} accuracy {scores['accuracy']:.3f} ({low:.3f} to {high:.3f})   macro-F1 "
+                         f"{scores['macro_f1']:.3f}   weighted F1 {scores['weighted_f1']:.3f}")
+        else:
+            lines.append(f"{name:<48} execution {scores['execution_accuracy']:.3f}   "
+                         f"program {scores['program_accuracy']:.3f}")
+    for m in report["models"]:
+        lines.append(f"{m['name']:<48} loss {m['loss']:.4f} on completions, {m['bits_per_byte']:.4f} bits/byte"
+                     + ("   ranked rightly {:.3f} ({:.3f} to {:.3f})".format(m["accuracy"], *m["accuracy_95"])
+                        if "accuracy" in m else ""))
+    return lines
+
+
+def write_report(out, report, page):
+    os.makedirs(out, exist_ok=True)
+    for name, content in (("report.json", json.dumps(report, indent=1)), ("report.html", page)):
+        with open(os.path.join(out, name + ".tmp"), "w", encoding="utf-8") as f:
+            f.write(content)
+        os.replace(os.path.join(out, name + ".tmp"), os.path.join(out, name))
+
+
 def main():
     p = cli.Parser("eval.py", __doc__)
     p.add_argument("checkpoint", metavar="CKPT", help="the checkpoint, run or adapter directory to report on")
@@ -170,6 +271,7 @@ def main():
                    help="a checkpoint, adapter or hub id to compare with; may be given again")
     p.add_argument("--out", required=True, help="folder for report.json and report.html")
     p.add_argument("--max_bytes", type=cli.positive(int), default=4_000_000, help="validation text to score")
+    p.add_argument("--max_examples", type=cli.positive(int), help="of a task, examples or pairs [all]")
     p.add_argument("--prompt", action="append", help="for the samples; may be given again")
     p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of the samples")
     p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="of the samples")
@@ -179,6 +281,14 @@ def main():
     args = p.parse_args()
     device = cli.choose_device(args.device)
     dtype = cli.choose_dtype(args.dtype, device)
+    manifest = data.read_manifest(args.data)
+    if manifest["kind"] != "lm":
+        report = report_on_examples(args, manifest, device, dtype)
+        lines = lines_on_examples(report)
+        write_report(args.out, report, EXAMPLES_PAGE.format(title=html.escape(f"Report on {args.checkpoint}"),
+                                                            lines=html.escape("\n".join(lines))))
+        print("\n".join([*lines, f"look at {os.path.join(args.out, 'report.json')}"]))
+        return
     corpus = data.TokenData(args.data)
     if not corpus.tokens("val"):
         raise ValueError(f"{args.data} has no validation split; "
@@ -218,12 +328,7 @@ def main():
                        f"{corpus.manifest['splits']['val']['documents']:,}. {corpus.manifest['split_policy']}. "
                        "Intervals: bootstrap over documents.",
                   command=sys.argv[1:])
-    os.makedirs(args.out, exist_ok=True)
-    for name, content in (("report.json", json.dumps(report, indent=1)),
-                          ("report.html", report_html(report, loss_curve(args.checkpoint)))):
-        with open(os.path.join(args.out, name + ".tmp"), "w", encoding="utf-8") as f:
-            f.write(content)
-        os.replace(os.path.join(args.out, name + ".tmp"), os.path.join(args.out, name))
+    write_report(args.out, report, report_html(report, loss_curve(args.checkpoint)))
     for m in models:
         low, high = m["interval_95"]
         print(f"{m['name']:<32} {m['bits_per_byte']:.4f} bits/byte ({low:.4f} to {high:.4f})"

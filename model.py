@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -174,9 +175,10 @@ class GPT(nn.Module):
     def hidden(self, idx, caches=None, start=0, mask=None, positions=None):
         """
         idx (B, T) -> the last layer's normalised states (B, T, C). With caches, idx continues at position `start`.
+        Rows of several sequences may be longer than block_size; see `separate` for their mask and positions.
         """
         B, T = idx.shape
-        if start + T > self.config.block_size:
+        if positions is None and start + T > self.config.block_size:
             raise ValueError(f"{start + T} tokens do not fit the model's block_size of {self.config.block_size}")
         if positions is None:
             positions = torch.arange(start, start + T, device=idx.device)  # (T,)
@@ -187,16 +189,22 @@ class GPT(nn.Module):
             x = block(x, caches[i] if caches is not None else None, start, mask)
         return self.ln_f(x)
 
-    def forward(self, idx, targets=None, reduction="mean", return_logits=False):
+    def forward(self, idx, targets=None, reduction="mean", return_logits=False, documents=None, criterion=None):
         """
         idx (B, T) int64 -> (logits, loss). Without targets: logits (B, T, V), loss None. With targets (B, T) int64,
         -100 where nothing is to be learnt: the mean ("sum": the sum) of the token losses in nats, and logits None
         unless asked for, because the loss does not need them all at once.
+
+        documents (B, T) int64: which sequence of its row a token belongs to, where rows hold several; they do not see
+        each other. criterion(model, states (B, T, C), targets): what to compute in place of the loss.
         """
-        x = self.hidden(idx)
+        mask, positions = (None, None) if documents is None else separate(documents)
+        x = self.hidden(idx, mask=mask, positions=positions)
+        if criterion:
+            return None, criterion(self, x, targets)
         if targets is None:
             return self.head(x), None
-        loss = self.loss_of(x, targets)
+        loss = self.loss_of(x, targets, sparse=documents is not None)
         if reduction == "mean":
             loss = loss / (targets >= 0).sum().clamp(min=1)
         return self.head(x) if return_logits else None, loss
@@ -204,10 +212,33 @@ class GPT(nn.Module):
     def head(self, x):
         return F.linear(x, self.wte.weight)
 
-    def loss_of(self, x, targets):
-        """The sum of the token losses in nats for normalised states x (B, T, C) and targets (B, T)."""
+    def loss_of(self, x, targets, sparse=False):
+        """
+        The sum of the token losses in nats for normalised states x (B, T, C) and targets (B, T). sparse: many targets
+        are -100; only the others meet the head.
+        """
         weight = self.wte.weight if torch.is_grad_enabled() else self.wte.weight.detach()  # no work for no gradient
-        return LinearCrossEntropy.apply(x.reshape(-1, x.shape[-1]), weight, targets.reshape(-1), self.chunk_rows())
+        x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+        if sparse and not torch.compiler.is_compiling():  # how many there are is not known to a compiler
+            x, targets = x[targets >= 0], targets[targets >= 0]
+        return LinearCrossEntropy.apply(x, weight, targets, self.chunk_rows())
+
+    def losses_of(self, x, targets):
+        """
+        The token losses one by one, (B, T) float32 and 0 where targets is -100: each can be given a gradient of its
+        own, which the sum, done with by the end of its forward pass, does not allow.
+        """
+        keep, weight = targets >= 0, self.wte.weight
+        x, t = x[keep], targets[keep]
+        losses = [torch.utils.checkpoint.checkpoint(cross_entropy, x[i : i + self.chunk_rows()], weight,
+                                                    t[i : i + self.chunk_rows()], use_reentrant=False)
+                  for i in range(0, len(t), self.chunk_rows())]  # logits are made again in backward, not kept
+        zeros = torch.zeros(targets.shape, device=x.device)
+        return zeros.masked_scatter(keep, torch.cat([x.new_zeros(0, dtype=torch.float32), *losses]))
+
+    def token_losses(self, idx, targets, documents=None):
+        """idx and targets (B, T) -> the token losses (B, T) in nats, float32; see losses_of."""
+        return self(idx, targets, documents=documents, criterion=GPT.losses_of)[1]
 
     def set_dropout(self, p):
         self.config.dropout = p
@@ -400,6 +431,23 @@ class GPT(nn.Module):
         return self.config.vocab_size - 1
 
 
+def separate(documents):
+    """
+    For rows of several sequences, numbered by documents (B, T): a mask (B, 1, T, T) by which a token sees its own
+    sequence up to itself, and positions (B, T) that count from the start of each.
+    """
+    steps = torch.arange(documents.shape[1], device=documents.device)
+    mask = (documents[:, :, None] == documents[:, None, :]) & (steps[:, None] >= steps)
+    starts = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    positions = steps - torch.where(starts, steps, 0).cummax(1).values
+    return mask.unsqueeze(1), positions
+
+
+def cross_entropy(x, weight, targets):
+    """States (N, C), head (V, C) and targets (N,) -> the losses (N,) in nats, float32."""
+    return F.cross_entropy(F.linear(x, weight).float(), targets, reduction="none")
+
+
 def penalise(logits, tokens, pad, penalty):
     """Divide the positive and multiply the negative logits (B, V) of the tokens already in each row by the penalty."""
     real = torch.arange(tokens.shape[1], device=tokens.device) >= pad.unsqueeze(1)  # left padding is not text
@@ -500,7 +548,7 @@ def download(name):
 
     name = "openai-community/" + name if name in SIZES else name
     patterns = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json",
-                "vocab.json", "merges.txt", "README.md"]
+                "vocab.json", "merges.txt", "chat_template.jinja", "README.md", "LICENSE*"]
     try:
         return snapshot_download(name, allow_patterns=patterns)
     except Exception as e:  # no network, no such repository, gated, bad name: the hub has a class for each

@@ -1,16 +1,22 @@
 """
-Turn documents into token shards that train.py reads.
+Turn documents into token shards, and questions and answers into examples, that train.py reads.
 
     python prepare.py edgar --out data/filings --user_agent "Name name@example.com" --years 2021-2023     # 10-Ks
     python prepare.py corpus PATH... --out data/sec --tokenizer bpe:8192     # files or folders
     python prepare.py synth --out data/filings                               # synthetic 10-K filings to try things on
 
+    python prepare.py sft mine.jsonl --out data/mine                         # your own examples; also: pairs
+    python prepare.py task phrasebank PATH --out data/fpb                    # a finance task (tasks.py)
+    python prepare.py distill prompts.jsonl --teacher http://localhost:8000/v1 --model NAME --out data/taught
+
 `corpus` reads .txt .md, .htm .html (SEC filings and other pages), full-submission .txt .nc, .json .jsonl and .parquet,
 and writes the data directory that data.py describes, with a data card, DATA.md. It can be stopped and run again, and
 machines that share a disk share the work by running the same command: under torchrun, in a Slurm array with RANK and
-WORLD_SIZE set, or by hand.
+WORLD_SIZE set, or by hand. The other three write examples (examples.py).
 """
 import argparse
+import collections
+import json
 import os
 
 import cli
@@ -34,8 +40,87 @@ def synth(args):
     if os.path.isdir(args.out) and os.listdir(args.out):
         raise ValueError(f"{args.out} is not empty; remove it, or choose another --out")
     paths = synthetic.write_filings(args.out, n=args.filings, seed=args.seed)
+    with open(os.path.join(args.out, "source.json"), "w") as f:
+        json.dump(dict(url="prepare.py synth", licence="synthetic"), f)
     print(f"wrote {len(paths)} synthetic filings to {args.out}; "
           f"next: python prepare.py corpus {args.out} --out DIR --tokenizer bpe:4096")
+
+
+def own_examples(args):
+    """`sft` and `pairs`: the user's records, checked, divided and counted."""
+    import data
+    import examples
+    import pii
+
+    kind, found, sources = args.command, collections.Counter(), []
+
+    def edited(value):
+        if isinstance(value, list):
+            return [edited(v) for v in value]
+        if isinstance(value, dict):
+            return {k: v if k in ("id", "meta", "role") else edited(v) for k, v in value.items()}
+        places = pii.find_pii(value) if isinstance(value, str) and args.pii != "keep" else []
+        found.update(kind for _, _, kind in places)
+        marks = [(a, b, f"[{kind.upper()}]") for a, b, kind in places]
+        return pii.edit(value, marks, {})[0] if places and args.pii == "mask" else value
+
+    def read(path):
+        sources.append(dict(path=path, sha256=data.file_sha256(path), licence=args.licence))
+        return [edited(r) for r in examples.read_records(path, kind)]
+
+    if kind == "pairs" and os.path.isdir(args.paths[0]):
+        manifest = data.read_manifest(args.paths[0])
+        splits = examples.against_wrong(args.paths[0], manifest, args.seed)
+        records, policy = [r for part in splits.values() for r in part], manifest["split_policy"]
+        args.licence = args.licence or manifest.get("licence", "")
+        sources.append(dict(path=args.paths[0], sha256=examples.fingerprint(manifest), licence=args.licence))
+    else:
+        records = [r for path in args.paths for r in read(path)]
+        unique = list({json.dumps(r, sort_keys=True): r for r in records}.values())
+        policy = f"by hash of the question, seed {args.seed}: the same questions are on the same side"
+        splits = dict(train=unique, val=[r for path in args.val for r in read(path)]) if args.val else (
+            examples.divide(unique, args.val_fraction, args.seed))
+        asked = {examples.key_of(r) for r in splits["train"]}
+        both = sum(examples.key_of(r) in asked for r in splits["val"])
+        print(f"{len(records):,} examples, {len(records) - len(unique):,} exact duplicates dropped"
+              + (f"; {both:,} questions of --val are in training, too" if both else ""))
+    template = None
+    if args.chat_template:
+        with open(args.chat_template, encoding="utf-8") as f:
+            template = f.read()
+    examples.write(args.out, splits, kind, dict(
+        sources=sources, licence=args.licence, split_policy=policy, pii=dict(mode=args.pii, found=dict(found)),
+        command={k: v for k, v in vars(args).items() if k not in ("run", "out")}), chat_template=template,
+        tokenizer=data.Tokenizer.load(args.tokenizer) if args.tokenizer else None)
+    print("personal data: " + (", ".join(f"{n:,} {k}" for k, n in sorted(found.items())) or "none found")
+          + (f" ({'masked' if args.pii == 'mask' else 'left in; --pii mask replaces it'})" if found else ""))
+    report_examples(args.out, splits)
+
+
+def task(args):
+    import examples
+    import tasks
+
+    found = tasks.load(args.name, args.path, split=args.split, agreement=args.agreement,
+                       val_fraction=args.val_fraction, seed=args.seed)
+    splits = {name: records for name, records in found.splits.items() if records}
+    examples.write(args.out, splits, about=dict(
+        task=found.about(), licence=found.licence, split_policy=found.split_policy,
+        sources=[dict(path=args.path, source=found.source, licence=found.licence)],
+        command={k: v for k, v in vars(args).items() if k not in ("run", "out")}))
+    print(f"{args.name}: {found.source}; licence {found.licence}")
+    for name, value in found.notes.items():
+        print(f"  {name.replace('_', ' ')}: {value}")
+    report_examples(args.out, splits)
+    test = splits.get("test", splits.get("val"))
+    if found.metric == "labels" and test:
+        for name, scores in tasks.baselines(found.about(), splits["train"], test).items():
+            print(f"  baseline {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}")
+
+
+def report_examples(out, splits):
+    print(f"wrote {out}: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items())
+          + f"; next: python train.py --data {out} --init CKPT --out DIR")
 
 
 def cores():
@@ -52,12 +137,13 @@ def date_or_word(text):
 
 
 def main():
+    import distill
+    import fetch
+
     parser = cli.Parser("prepare.py", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     p = commands.add_parser("edgar", help="download SEC filings", prog="prepare.py edgar",
                             description="Download SEC filings, politely and resumably.")
-    import fetch
-
     fetch.add_flags(p)
     p.set_defaults(run=edgar)
     p = commands.add_parser("corpus", help="documents -> token shards", prog="prepare.py corpus",
@@ -97,6 +183,39 @@ def main():
     p.add_argument("--filings", type=cli.positive(int), default=200, help="how many")
     p.add_argument("--seed", type=int, default=0, help="of everything in them")
     p.set_defaults(run=synth)
+    for name, what in (("sft", "prompts and completions, conversations, or texts"),
+                       ("pairs", "preferences: prompt, chosen, rejected")):
+        p = commands.add_parser(name, help=what, prog=f"prepare.py {name}", description=what)
+        p.add_argument("paths", nargs="+", metavar="FILE", help="JSON lines or a JSON list; examples.py has the forms"
+                       + "; or a task's directory: the right answer against a wrong one" * (name == "pairs"))
+        p.add_argument("--out", required=True, help="the data directory to write")
+        p.add_argument("--val", action="append", default=[], metavar="FILE",
+                       help="examples to validate with, rather than a share")
+        p.add_argument("--val_fraction", type=cli.fraction, default=0.1, help="share of the questions to hold out")
+        p.add_argument("--pii", choices=("mask", "count", "keep"), default="count",
+                       help="e-mail addresses, phone, social security, IBAN, card numbers: mask, count, or don't look")
+        p.add_argument("--chat_template", metavar="FILE", help="Jinja, for conversations [the model's, or a plain one]")
+        p.add_argument("--tokenizer", metavar="DIR", help="count tokens with this one, and keep it beside them")
+        p.add_argument("--licence", default="", help="of the examples; what is trained on them will say so")
+        p.add_argument("--seed", type=int, default=0, help="of the split")
+        p.set_defaults(run=own_examples)
+    p = commands.add_parser("task", help="a finance task -> examples", prog="prepare.py task",
+                            description="A finance task -> examples.")
+    p.add_argument("name", metavar="NAME", help="phrasebank, fiqa, headlines, finqa, convfinqa, or sections (five "
+                   "items of a 10-K); sections:1A-7 for these two")
+    p.add_argument("path", help="its files, as their authors publish them; for sections any filings")
+    p.add_argument("--out", required=True, help="the data directory to write")
+    p.add_argument("--split", choices=("dedup", "finbert"), default="dedup",
+                   help="phrasebank: duplicates on one side; or as the FinBERT code splits it")
+    p.add_argument("--agreement", choices=("50", "66", "75", "all"), default="50",
+                   help="phrasebank: least per cent of annotators who agree")
+    p.add_argument("--val_fraction", type=cli.fraction, default=0.1, help="where the task has no split of its own")
+    p.add_argument("--seed", type=int, default=0, help="of the split")
+    p.set_defaults(run=task)
+    p = commands.add_parser("distill", help="a teacher's answers -> examples", prog="prepare.py distill",
+                            description="A teacher's answers to your prompts -> examples.")
+    distill.add_flags(p)
+    p.set_defaults(run=distill.run)
     args = parser.parse_args()
     args.run(args)
 

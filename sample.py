@@ -3,7 +3,8 @@ Let checkpoints write: one streams to the terminal, several stand side by side o
 
     python sample.py runs/sec --prompt "Item 1A. Risk Factors. Our business is subject to"
     python sample.py runs/sec gpt2 --prompts prompts.txt --out samples.jsonl
-        # one prompt a line, or JSONL with "prompt"
+        # one prompt a line, or JSONL with "prompt" or "messages"
+    python sample.py runs/chat --chat --prompt "What is a 10-K?"            # asked in the words of its chat template
 
 Generation runs on a KV cache (model.py). The prompts of a file are padded on the left and run in batches.
 """
@@ -16,6 +17,7 @@ import torch
 
 import checkpoint
 import cli
+import examples
 
 PROMPTS = ("Item 1A. Risk Factors. Our business is subject to",
            "The following table sets forth our consolidated",
@@ -23,7 +25,9 @@ PROMPTS = ("Item 1A. Risk Factors. Our business is subject to",
 
 
 def read_prompts(path):
-    """The prompts of a file: each line one, or for .jsonl the "prompt" (or "text") of each line."""
+    """
+    The prompts of a file: each line one, or for .jsonl the "prompt", "messages" (up to the last answer) or "text".
+    """
     with open(path, encoding="utf-8") as f:
         lines = [(i, line.rstrip("\n")) for i, line in enumerate(f, 1) if line.strip()]
     if path.endswith((".jsonl", ".ndjson")):
@@ -31,14 +35,23 @@ def read_prompts(path):
         for i, line in lines:
             try:
                 record = json.loads(line)
-                prompts.append("" + (record["prompt"] if "prompt" in record else record["text"]))
+                if "messages" in record:
+                    messages = examples.messages_of(record, "messages")
+                    prompts.append(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+                else:
+                    prompts.append("" + (record["prompt"] if "prompt" in record else record["text"]))
             except (ValueError, KeyError, TypeError):
-                raise ValueError(f'{path}:{i} is no JSON object with a "prompt"') from None
+                raise ValueError(f'{path}:{i} is no JSON object with a "prompt" or "messages"') from None
     else:
         prompts = [line for _, line in lines]
     if not prompts:
         raise ValueError(f"{path} has no prompts in it; write one a line")
     return prompts
+
+
+def shown(prompt):
+    """A prompt for a terminal: a text as it is, messages one a line."""
+    return prompt if isinstance(prompt, str) else "".join(f"{m['role']}: {m['content']}\n" for m in prompt)
 
 
 def load(path, device, dtype):
@@ -50,14 +63,14 @@ def load(path, device, dtype):
 def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None,
              repetition_penalty=1.0, seed=0, batch_size=16, stream=None):
     """
-    One continuation (str, without the prompt) for each prompt. All rows of a batch share a generator seeded with
-    `seed`, so the same prompts in the same order give the same text. stream: called with each new piece of text (one
-    prompt only).
+    One continuation (str, without the prompt) for each prompt, which is a text, or messages to answer. All rows of a
+    batch share a generator seeded with `seed`, so the same prompts in the same order give the same text. stream: called
+    with each new piece of text (one prompt only).
     """
     texts = []
     device = model.wte.weight.device
     for start in range(0, len(prompts), batch_size):
-        rows = [[tokenizer.end_of_text, *tokenizer.encode(p).tolist()] for p in prompts[start : start + batch_size]]
+        rows = [examples.prompt_tokens(tokenizer, p).tolist() for p in prompts[start : start + batch_size]]
         room = max(1, model.config.block_size - max_new_tokens)
         # a prompt too long for the model keeps its end
         rows = [r[-max(room, model.config.block_size // 2):] for r in rows]
@@ -107,6 +120,7 @@ def main():
     p.add_argument("--prompt", action="append",
                    help="a text to continue; may be given again [three openings from 10-K filings]")
     p.add_argument("--prompts", metavar="FILE", help="a file of prompts: one a line, or JSONL")
+    p.add_argument("--chat", action="store_true", help="each --prompt is what the user says, for the model to answer")
     p.add_argument("--out", metavar="FILE", help="write JSONL: checkpoint, prompt, text, seed")
     p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of each continuation")
     p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="0: always the likeliest token")
@@ -121,6 +135,8 @@ def main():
     device = cli.choose_device(args.device)
     dtype = cli.choose_dtype(args.dtype, device)
     prompts = (args.prompt or []) + (read_prompts(args.prompts) if args.prompts else []) or list(PROMPTS)
+    if args.chat:
+        prompts = [[dict(role="user", content=p)] if isinstance(p, str) else p for p in prompts]
     if args.out and not os.path.isdir(os.path.dirname(args.out) or "."):
         raise FileNotFoundError(f"there is no folder {os.path.dirname(args.out)} to write {args.out} into")
     options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
@@ -129,7 +145,7 @@ def main():
     if len(args.checkpoints) == 1 and not args.out:
         model, tokenizer = load(args.checkpoints[0], device, dtype)
         for prompt in prompts:
-            print(prompt, end="", flush=True)
+            print(shown(prompt), end="", flush=True)
             generate(model, tokenizer, [prompt], **options, stream=lambda text: print(text, end="", flush=True))
             print("\n" + "-" * 80)
         return
@@ -148,7 +164,7 @@ def main():
         print(f"wrote {len(prompts) * len(args.checkpoints)} samples to {args.out}")
     else:
         for i, prompt in enumerate(prompts):
-            print(side_by_side(args.checkpoints, prompt, [texts[name][i] for name in args.checkpoints]))
+            print(side_by_side(args.checkpoints, shown(prompt), [texts[name][i] for name in args.checkpoints]))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Tokenizer:
     """
 
     def __init__(self, spec, name):
-        self.spec, self.name = spec, name
+        self.spec, self.name, self.chat_template = spec, name, None
         added = {t["content"]: t["id"] for t in spec.get("added_tokens", [])}
         ids = [*vocabulary(spec).values(), *added.values()]
         if END_OF_TEXT in added:
@@ -142,11 +142,13 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory):
-        """The tokenizer.json in a data directory or checkpoint."""
+        """The tokenizer.json in a data directory or checkpoint, and its chat template if it has one."""
         path = os.path.join(directory, "tokenizer.json")
         try:
             with open(path, encoding="utf-8") as f:
-                return cls(json.load(f), directory)
+                tokenizer = cls(json.load(f), directory)
+            tokenizer.chat_template = read_chat_template(directory)
+            return tokenizer
         except FileNotFoundError:
             raise FileNotFoundError(f"{directory} has no tokenizer.json") from None
         except Exception as e:  # tokenizers has no error class of its own
@@ -169,6 +171,8 @@ class Tokenizer:
         end = next(t["content"] for t in self.spec["added_tokens"] if t["id"] == self.end_of_text)
         config = dict(tokenizer_class="PreTrainedTokenizerFast", bos_token=end, eos_token=end, unk_token=end,
                       add_prefix_space=False, clean_up_tokenization_spaces=False, model_max_length=int(1e30))
+        if self.chat_template:
+            config["chat_template"] = self.chat_template
         with open(os.path.join(directory, "tokenizer_config.json"), "w") as f:
             json.dump(config, f, indent=2)
 
@@ -326,6 +330,22 @@ def as_tiktoken(spec):
     ranks = {bytes(BYTE_OF[c] for c in token): i for token, i in vocab.items()}
     special = {t["content"]: t["id"] for t in spec.get("added_tokens", [])}
     return tiktoken.Encoding(numbers, pat_str=split_regex(numbers), mergeable_ranks=ranks, special_tokens=special)
+
+
+def read_chat_template(directory):
+    """The Jinja template by which Hugging Face's libraries write conversations for this model, or None."""
+    path = os.path.join(directory, "chat_template.jinja")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            return f.read()
+    path = os.path.join(directory, "tokenizer_config.json")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as f:
+        template = json.load(f).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = {t["name"]: t["template"] for t in template}.get("default")
+    return template
 
 
 # ---- how well a tokenizer fits ---------------------------------------------------------------------------------------

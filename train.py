@@ -1,20 +1,23 @@
 """
-Train a GPT-2: from scratch, or on from any checkpoint; on a CPU, a GPU, or many.
+Train a GPT-2: from scratch, or on from any checkpoint; on text, examples or preferences; on a CPU, a GPU, or many.
 
     python train.py --data data/sec --out runs/sec                        # 124M, one pass over the data
     python train.py --data data/sec --out runs/sec --init gpt2            # continue from OpenAI's weights
     python train.py --data data/sec --out runs/lora --init gpt2 --lora_rank 16      # LoRA; with --quantize nf4: QLoRA
+    python train.py --data data/fpb --out runs/sft --init runs/sec                  # examples: supervised fine-tuning
+    python train.py --data data/pairs --out runs/dpo --init runs/sft                # preference pairs: DPO
     python train.py --size gpt2-xl --lora_rank 16 --plan                  # the memory it would take; nothing is trained
     python train.py @recipes/demo.txt                                     # flags from a file
     python train.py --out runs/sec --resume                               # go on exactly where it stopped
     torchrun --standalone --nproc_per_node=8 train.py --data data/sec --out runs/sec
 
-One loop serves them all. The batch of a step is a function of (data, seed, step), its size is given in tokens, and how
-it is cut into micro-batches and ranks does not change the result: the loss is always the sum over the global batch
-divided by the tokens in it. A checkpoint is a Hugging Face model directory (checkpoint.py); log.jsonl has a line per
-logged step.
+One loop serves them all; what is learnt follows from the kind of the data directory (objective.py). The batch of a step
+is a function of (data, seed, step), and how it is packed, cut into micro-batches and spread over ranks does not change
+the result: the loss is always the sum over the global batch divided by what counts in it. A checkpoint is a Hugging
+Face model directory (checkpoint.py); log.jsonl has a line per logged step.
 """
 import contextlib
+import functools
 import json
 import math
 import os
@@ -31,7 +34,9 @@ from tqdm import tqdm
 import checkpoint
 import cli
 import data
+import licence
 import lora
+import objective
 import plan
 from model import GPT, SIZES, GPTConfig, read_config
 
@@ -43,11 +48,14 @@ PEAK_TFLOPS = {
     "RTX 4070 Ti SUPER": 88, "RTX 4070 Ti": 80, "RTX 4070 SUPER": 71, "RTX 4070": 58, "RTX 4060 Ti": 44,
     "RTX 4060": 30, "RTX 3090 Ti": 80, "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
-FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens",
+FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens", "batch_size", "packing",
+         "train_on_prompt", "dpo_beta", "label_smoothing", "teacher", "teacher_share", "temperature", "replay",
          "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
          "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
-DEFAULT_LR = {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}
+LR = {"lm": {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}, "sft": {"adamw": 2e-5, "muon": 2e-4, "lora": 2e-4},
+      "pairs": {"adamw": 5e-7, "muon": 5e-6, "lora": 5e-6}}
+EPOCHS = {"lm": 1, "sft": 3, "pairs": 1}
 
 
 def flags():
@@ -80,15 +88,32 @@ def flags():
                    help="tokens per optimizer step, over all ranks")
     g.add_argument("--micro_batch", type=cli.positive(int),
                    help="sequences at a time on a rank [as many as fit 16k tokens, on a CPU 4k]")
-    g.add_argument("--steps", type=cli.positive(int), help="optimizer steps [one pass over the data]")
+    g.add_argument("--epochs", type=cli.positive(float), help=f"passes over the data {EPOCHS}")
+    g.add_argument("--steps", type=cli.positive(int), help="optimizer steps, rather than epochs")
+    g.add_argument("--patience", type=cli.positive(int), help="stop after this many validations without a better one")
+    g = p.add_argument_group("examples and pairs (data of prepare.py sft, task, pairs, distill)")
+    g.add_argument("--batch_size", type=cli.positive(int),
+                   help="examples per optimizer step [32, at most a quarter of them]")
+    g.add_argument("--packing", type=int, choices=(0, 1), default=1,
+                   help="several examples to a row, which do not see each other")
+    g.add_argument("--train_on_prompt", action="store_true", help="learn the prompts, too")
+    g.add_argument("--dpo_beta", type=cli.positive(float), default=0.1, help="of pairs: how dear it is to move away")
+    g.add_argument("--label_smoothing", type=cli.fraction, default=0.0, help="of pairs: the share ranked wrongly")
+    g = p.add_argument_group("what is kept of before, and from whom to learn")
+    g.add_argument("--forget_data", metavar="DIR", help="of kind lm: its validation loss is printed before and after "
+                   "[a page of general text]")
+    g.add_argument("--replay", type=cli.fraction, default=0.0, help="share of the loss that is on --forget_data")
+    g.add_argument("--teacher", metavar="CKPT", help="a model with the same tokenizer, whose distribution to learn")
+    g.add_argument("--teacher_share", type=float, default=0.5, help="its share of the loss")
+    g.add_argument("--temperature", type=cli.positive(float), default=1.0, help="of both distributions")
     g = p.add_argument_group("optimizer")
     g.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw",
                    help="muon: for the blocks' matrices, AdamW for the rest")
-    g.add_argument("--lr", type=cli.positive(float), help=f"peak learning rate {DEFAULT_LR}")
+    g.add_argument("--lr", type=cli.positive(float), help=f"peak learning rate {LR}")
     g.add_argument("--min_lr", type=cli.fraction, default=0.1, help="final learning rate, as a share of the peak")
     g.add_argument("--schedule", choices=("cosine", "wsd"), default="cosine",
                    help="wsd: warm-up, stable, linear decay at the end")
-    g.add_argument("--warmup_steps", type=cli.non_negative(int), help="[2 %% of the steps]")
+    g.add_argument("--warmup_steps", type=cli.non_negative(int), help="[2 %% of the steps; examples and pairs 3 %%]")
     g.add_argument("--decay_fraction", type=cli.fraction, default=0.4, help="wsd: share of the steps that decays")
     g.add_argument("--weight_decay", type=cli.non_negative(float), help="on matrices only [0.1; LoRA: 0]")
     g.add_argument("--beta1", type=cli.fraction, default=0.9, help="AdamW")
@@ -96,7 +121,8 @@ def flags():
     g.add_argument("--momentum", type=cli.fraction, default=0.95, help="Muon")
     g.add_argument("--grad_clip", type=cli.non_negative(float), default=1.0, help="largest gradient norm; 0: none")
     g = p.add_argument_group("watching and keeping")
-    g.add_argument("--eval_every", type=cli.positive(int), default=250, help="steps between validations")
+    g.add_argument("--eval_every", type=cli.positive(int),
+                   help="steps between validations [250; examples and pairs a tenth of the run]")
     g.add_argument("--eval_tokens", type=cli.positive(int), default=1 << 20,
                    help="validation tokens, evenly spread; all of them if fewer")
     g.add_argument("--save_every", type=cli.positive(int), default=250, help="steps between checkpoints")
@@ -140,11 +166,13 @@ def read_args():
         parser.error(f"--{alone[0]} is about LoRA; add --lora_rank 16 to train an adapter")
     if not args.data:
         parser.error("--data is missing: name a data directory, made by: python prepare.py corpus PATH --out DIR")
+    if args.replay and not args.forget_data:
+        parser.error("--replay needs text to replay; name a data directory of kind lm with --forget_data")
     return args, None
 
 
-def build_model(args, corpus, resumed):
-    """(the model to train, on the CPU, and where it came from: a directory, hub id or None for scratch)."""
+def build_model(args, kind, resumed):
+    """(the model to train, on the CPU, its tokenizer, where it came from: a directory, a hub id, None for scratch)."""
     torch.manual_seed(args.seed)
     source = resumed or (None if args.init == "scratch" else checkpoint.resolve(args.init))
     if not source:
@@ -153,17 +181,23 @@ def build_model(args, corpus, resumed):
         for name, value in SIZES[args.size].items():
             setattr(args, name, getattr(args, name) or value)
         args.seq_len = args.seq_len or 1024
-        return GPT(GPTConfig(corpus.tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd,
-                             args.dropout, bool(args.bias))), None
-    if checkpoint.is_adapter(source) and not resumed:
-        raise ValueError(f"--init {args.init} is an adapter; make it a model of its own first: "
-                         f"python checkpoint.py merge {args.init} --out DIR")
-    model, theirs = checkpoint.load(source, merge=False)
+        if kind != "lm":
+            raise ValueError(f"{args.data} holds examples, to teach a model that can write; name one with --init")
+        tokenizer = data.Tokenizer.load(args.data)
+        return GPT(GPTConfig(tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd,
+                             args.dropout, bool(args.bias))), tokenizer, None
+    model, tokenizer = checkpoint.load(source, merge=False)
     model.set_dropout(args.dropout)
-    if not theirs.same_as(corpus.tokenizer):
-        raise ValueError(f"{args.data} was encoded with the tokenizer {corpus.manifest['tokenizer']['name']}, "
-                         f"not with that of {source}; "
-                         f"build it again with: python prepare.py corpus ... --tokenizer {source}")
+    found = lora.adapters(model)
+    if found and not resumed:
+        layer = next(iter(found.values()))
+        if args.lora_rank:
+            raise ValueError(f"--init {args.init} is an adapter of rank {layer.rank}: leave out --lora_rank to go on "
+                             f"training it, or merge it first: python checkpoint.py merge {args.init} --out DIR")
+        args.lora_rank, args.lora_alpha, args.rslora = layer.rank, layer.alpha, layer.rslora
+        args.quantize = "nf4" if lora.is_quantized(model) else None
+        for layer in found.values():
+            layer.dropout = args.lora_dropout
     c = model.config
     given = [k for k in ("n_layer", "n_head", "n_embd") if getattr(args, k) not in (None, getattr(c, k))]
     if given:
@@ -172,13 +206,13 @@ def build_model(args, corpus, resumed):
     args.seq_len = args.seq_len or c.block_size
     if args.seq_len > c.block_size:
         raise ValueError(f"--seq_len {args.seq_len} is longer than the {c.block_size} positions of {source}")
-    if args.lora_rank and not resumed:
+    if args.lora_rank and not found:
         lora.add_lora(model, args.lora_rank, args.lora_alpha, args.lora_targets, args.lora_dropout, args.quantize,
                       args.rslora)
     if lora.is_quantized(model) and not args.lora_rank:
         raise ValueError(f"--init {args.init} is in 4 bits, which can't be trained; train an adapter beside them: "
                          "add --lora_rank 16")
-    return model, source
+    return model, tokenizer, source
 
 
 def peak_flops(device):
@@ -268,34 +302,7 @@ def learning_rate(step, args):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Validation and the log
-
-
-@torch.no_grad()
-def validate(model, windows, token_bytes, batch, device, autocast, rank, world):
-    """
-    Mean loss in nats per token, perplexity and bits per byte over the validation windows. Special tokens stand for no
-    bytes, so they count in the loss per token and not in the bits per byte.
-    """
-    x, y = windows
-    model.eval()
-    sums = torch.zeros(4, dtype=torch.float64)  # nats, tokens, nats of text, bytes
-    for i in range(rank * batch, len(x), world * batch):
-        xb, yb = torch.from_numpy(x[i : i + batch]).to(device), torch.from_numpy(y[i : i + batch]).to(device)
-        size = token_bytes[yb.clamp(min=0)] * (yb >= 0)
-        text = torch.where(size > 0, yb, -100)
-        with autocast():
-            states = model.hidden(xb)
-            nats, nats_text = (model.loss_of(states, t) for t in (yb, text))
-        sums += torch.tensor([nats.item(), (yb >= 0).sum().item(), nats_text.item(), size.sum().item()],
-                             dtype=torch.float64)
-    model.train()
-    if world > 1:
-        sums = sums.to(device, torch.float32 if device.type == "mps" else torch.float64)
-        dist.all_reduce(sums)
-    nats, tokens, nats_text, size = sums.tolist()
-    loss = nats / max(1, tokens)
-    return dict(val_loss=loss, val_perplexity=math.exp(min(loss, 50)), val_bpb=nats_text / math.log(2) / max(1, size))
+# The log
 
 
 def plot(run):
@@ -314,7 +321,8 @@ def plot(run):
             axes.plot(*zip(*points, strict=True), label=key.replace("_", " "), **style)
     axes.set(xlabel="tokens", ylabel="nats per token", title=os.path.basename(os.path.abspath(run)))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.savefig(os.path.join(run, "loss.png.tmp"), format="png", dpi=120)
     os.replace(os.path.join(run, "loss.png.tmp"), os.path.join(run, "loss.png"))
     pyplot.close(figure)
@@ -353,6 +361,91 @@ def print_plan(args):
                      args.optimizer == "muon", batch * T < args.batch_tokens))
 
 
+def replayed(args, learn, tokenizer, device, world):
+    """Windows of --forget_data beside each batch: as many tokens as their share of the loss asks for."""
+    mean = sum(learn.tokens(step) for step in range(min(10, learn.epoch()))) / min(10, learn.epoch())
+    rows = max(1, round(mean * args.replay / (1 - args.replay) / args.seq_len / world)) * world
+    return objective.Pretraining(args, args.forget_data, tokenizer, device, rows=rows)
+
+
+def result_in_words(result):
+    """A validation's results in one line."""
+    words = [f"validation loss {result['val_loss']:.4f}"] if "val_loss" in result else []
+    if "val_perplexity" in result:
+        words.append(f"perplexity {result['val_perplexity']:.2f}  {result['val_bpb']:.4f} bits/byte")
+    if "val_accuracy" in result:
+        words.append(f"ranked rightly {result['val_accuracy']:.1%}  margin {result['val_margin']:.3f}")
+    if "seen_loss" in result:
+        words.append(f"on examples of training {result['seen_loss']:.4f}, "
+                     f"a gap of {result['val_loss'] - result['seen_loss']:+.4f}")
+    if "general_loss" in result:
+        words.append(f"general text {result['general_loss']:.4f}")
+    return "  ".join(words)
+
+
+@torch.no_grad()
+def first_not_finite(model, micros, autocast):
+    """The name of the first module whose output is not finite on one of these micro-batches, or None."""
+    found = []
+
+    def look(module, inputs, output):
+        if torch.is_tensor(output) and not output.isfinite().all():
+            found.append(names[module])
+
+    names = {m: n for n, m in model.named_modules() if n}
+    hooks = [m.register_forward_hook(look) for m in names]
+    for micro in micros:
+        with autocast():
+            objective.states_of(model, micro)
+    for hook in hooks:
+        hook.remove()
+    return found[0] if found else None
+
+
+def cut_batch(args, kind, world, device):
+    """Sets args.micro_batch, the rows at a time on a rank; returns the batch in words."""
+    T = args.seq_len
+    room = max(1, (16384 if device.type == "cuda" else 4096) // (2 * T if kind == "pairs" else T))
+    if kind != "lm":
+        args.micro_batch = args.micro_batch or room
+        rows = f"packed into rows of up to {2 * T if kind == 'pairs' else T} tokens" if args.packing else "a row each"
+        return (f"{args.batch_size} {'pairs' if kind == 'pairs' else 'examples'} a step, {rows}, "
+                f"{args.micro_batch} rows at a time on each of {world} ranks")
+    rows = args.batch_tokens // T
+    if rows * T != args.batch_tokens or rows % world:
+        raise ValueError(f"--batch_tokens {args.batch_tokens} must be a multiple of --seq_len {T}"
+                         + (f" times {world} ranks" if world > 1 else ""))
+    if args.micro_batch is None:
+        args.micro_batch = next(b for b in range(min(room, rows // world), 0, -1) if rows // world % b == 0)
+    if rows // world % args.micro_batch:
+        raise ValueError(f"--micro_batch {args.micro_batch} must divide "
+                         f"the {rows // world} sequences of a rank's batch")
+    return (f"{args.batch_tokens:,} tokens = {rows} x {T} = {world} ranks x {rows // world // args.micro_batch} "
+            f"micro-batches x {args.micro_batch} x {T}")
+
+
+def learnt_from(args, manifest):
+    """{directory: manifest} of all data."""
+    return {args.data: manifest} | ({args.forget_data: data.read_manifest(args.forget_data)} if args.replay else {})
+
+
+def load_teacher(args, tokenizer, device, dtype):
+    """The model whose distribution is to be learnt, frozen, or None."""
+    if not args.teacher:
+        return None
+    if not 0 < args.teacher_share <= 1:
+        raise ValueError(f"--teacher_share {args.teacher_share} is not in (0, 1]")
+    teacher, theirs = checkpoint.load(args.teacher)
+    if not theirs.same_as(tokenizer):
+        raise ValueError(f"the teacher {args.teacher} has another tokenizer, so its distribution is over other tokens; "
+                         f"have it write instead: python prepare.py distill PROMPTS --teacher {args.teacher} --out DIR")
+    if teacher.config.block_size < args.seq_len:
+        raise ValueError(f"the teacher {args.teacher} reads {teacher.config.block_size} tokens; "
+                         f"lower --seq_len {args.seq_len}")
+    teacher.requires_grad_(False).set_dropout(0.0)
+    return lora.cast_frozen(teacher, getattr(torch, dtype)).to(device).eval()
+
+
 def main():
     args, resumed = read_args()
     if args.plan:
@@ -370,48 +463,48 @@ def main():
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # what stays in float32 may use TF32
 
-    # the data, the model, and the numbers that follow from them
-    corpus = data.TokenData(args.data, verify=int(os.environ.get("LOCAL_RANK", 0)) == 0)
-    tokenizer = corpus.tokenizer
-    model, source = build_model(args, corpus, resumed)
-    base = {}
+    # the model, what it learns from, and the numbers that follow from them
+    manifest = data.read_manifest(args.data)
+    kind = manifest["kind"]
+    model, tokenizer, source = build_model(args, kind, resumed)
+    lineage = resumed and licence.read(resumed)
+    if not lineage:
+        lineage = licence.lineage("adapter" if args.lora_rank else "model", source and args.init,
+                                  source if os.path.isdir(source or "") else model.origin, learnt_from(args, manifest))
+    for line in licence.in_words(lineage):
+        say("licence  " + line)
+    base = dict(lineage=lineage)
     if args.lora_rank:
-        base = dict(base=lora.read_adapter(resumed)[0]["base_model_name_or_path"] if resumed else
-                    os.path.abspath(source) if os.path.exists(source) else args.init,
-                    base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
+        where = lora.read_adapter(source)[0]["base_model_name_or_path"] if checkpoint.is_adapter(source) else (
+            os.path.abspath(source) if os.path.exists(source) else args.init)
+        base |= dict(base=where, base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
         lora.cast_frozen(model, getattr(torch, dtype))
     model.to(device)
-    T = args.seq_len
-    rows = args.batch_tokens // T  # of the global batch
-    if rows * T != args.batch_tokens or rows % world:
-        raise ValueError(f"--batch_tokens {args.batch_tokens} must be a multiple of --seq_len {T}"
-                         + (f" times {world} ranks" if world > 1 else ""))
-    if args.micro_batch is None:
-        room = max(1, (16384 if device.type == "cuda" else 4096) // T)
-        args.micro_batch = next(b for b in range(min(room, rows // world), 0, -1) if rows // world % b == 0)
-    if rows // world % args.micro_batch:
-        raise ValueError(f"--micro_batch {args.micro_batch} must divide "
-                         f"the {rows // world} sequences of a rank's batch")
-    accumulation = rows // world // args.micro_batch
-    train_tokens = corpus.tokens("train")
-    corpus.windows(0, [0], T, rows, args.seed)  # says so if the data is too small
-    args.steps = args.steps or max(1, round(train_tokens / args.batch_tokens))
-    args.warmup_steps = args.steps // 50 if args.warmup_steps is None else args.warmup_steps
-    args.lr = args.lr or DEFAULT_LR["lora" if args.lora_rank else args.optimizer]
+    learn = objective.make(args, tokenizer, device, load_teacher(args, tokenizer, device, dtype))
+    batch_in_words = cut_batch(args, kind, world, device)
+    parts = [(learn, 1.0 - args.replay)]
+    if args.replay:
+        parts.append((replayed(args, learn, tokenizer, device, world), args.replay))
+    general = objective.General(args, tokenizer, device) if args.init != "scratch" else None
+    epoch = learn.epoch()
+    args.steps = args.steps or max(1, round((args.epochs or EPOCHS[kind]) * epoch))
+    if args.warmup_steps is None:
+        args.warmup_steps = round(args.steps * (0.02 if kind == "lm" else 0.03))
+    args.eval_every = args.eval_every or (250 if kind == "lm" else max(1, round(args.steps / 10)))
+    args.lr = args.lr or LR[kind]["lora" if args.lora_rank else args.optimizer]
     args.weight_decay = (0.0 if args.lora_rank else 0.1) if args.weight_decay is None else args.weight_decay
-    flops = training_flops(model, T)
-    say(f"data     {args.data}: {train_tokens:,} training and {corpus.tokens('val'):,} validation tokens, "
-        f"tokenizer {corpus.manifest['tokenizer']['name']} ({tokenizer.vocab_size:,} tokens), checksums match")
+    flops = training_flops(model, args.seq_len)
     trainable, total = lora.count(model)
+    for line in learn.in_words():
+        say(line)
     say(f"model    {total:,} parameters: {args.n_layer} layers, {args.n_head} heads, "
-        f"{args.n_embd} channels, context {T}, from {source or 'scratch'}")
+        f"{args.n_embd} channels, context {args.seq_len}, from {source or 'scratch'}")
     if args.lora_rank:
         say(f"LoRA     rank {args.lora_rank} on {len(lora.adapters(model))} linears: {trainable:,} of them train "
             f"({trainable / total:.2%}); " + memory_in_words(model))
-    say(f"batch    {args.batch_tokens:,} tokens = {rows} x {T} = "
-        f"{world} ranks x {accumulation} micro-batches x {args.micro_batch} x {T}")
-    say(f"length   {args.steps:,} steps = {args.steps * args.batch_tokens:,} tokens = "
-        f"{args.steps * args.batch_tokens / train_tokens:.2f} epochs, "
+    say(f"batch    {batch_in_words}")
+    say(f"length   {args.steps:,} steps = {args.steps * learn.tokens(0):,} tokens{'' if kind == 'lm' else ' or so'} = "
+        f"{args.steps / epoch:.2f} epochs, "
         f"{args.warmup_steps} of warm-up, {args.schedule} to {args.lr * args.min_lr:.2g}")
     say(f"machine  {device}, {dtype} products, {'compiled' if args.compile else 'not compiled'}, "
         f"{args.optimizer} at {args.lr:g}")
@@ -419,18 +512,21 @@ def main():
     # optimizers and what a resumed run brings along
     optimizers = make_optimizers(model, args, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == "float16" and device.type == "cuda")
-    step, validated, skipped, best = 0, -1, 0, dict(step=0, val_loss=None, val_bpb=None)
+    step, tokens, validated, stale, skipped, before = 0, 0, -1, 0, 0, None
+    best = dict(step=0, val_loss=None, val_bpb=None)
     if resumed:
         tensors, state = checkpoint.load_state(resumed)
-        if state["data_fingerprint"] != corpus.fingerprint():
+        if state["data_fingerprint"] != learn.fingerprint():
             raise ValueError(f"{args.data} is not the data this run was trained on; "
                              "name that directory with --data, or start a new run")
         if state.get("trainable", trainable) != trainable:
             raise ValueError(f"{resumed} trained {state['trainable']:,} parameters, not {trainable:,}")
+        learn.restore(tensors)
         restore_optimizers(model, optimizers, tensors)
         if scaler.is_enabled() and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         step, skipped, best, validated = state["step"], state["skipped"], state["best"], state["validated"]
+        tokens, stale, before = state["tokens"], state.get("stale", 0), state.get("general_loss")
         say(f"resumed  {resumed} at step {step:,}")
     if world > 1:
         seen = [None] * world
@@ -441,7 +537,7 @@ def main():
     if rank == 0:
         os.makedirs(args.out, exist_ok=True)
         if args.lora_rank and not resumed:
-            checkpoint.mark_as_base(source, args.out)
+            checkpoint.mark_as_base(base["base"], args.out)
         checkpoint.clean(args.out)
         if resumed:
             checkpoint.point_to(args.out, step)  # a kill may have come between the rename and this
@@ -453,11 +549,7 @@ def main():
     if world > 1:
         forward = DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None,
                                           gradient_as_bucket_view=True)
-    windows = corpus.validation(T, args.eval_tokens)
-    token_bytes = torch.from_numpy(tokenizer.token_bytes()).to(device)
-    token_bytes = torch.nn.functional.pad(token_bytes, (0, model.config.vocab_size - len(token_bytes)))
-    per_rank = rows // world
-    mine = range(rank * per_rank, (rank + 1) * per_rank)  # my rows of the global batch
+    add_up = functools.partial(objective.add_up, model=model, autocast=autocast, device=device, rank=rank, world=world)
     peak = peak_flops(device)
     stop = []  # the signals received
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -471,15 +563,15 @@ def main():
             bar.write(line) if not bar.disable else print(line, flush=True)
             with open(os.path.join(args.out, "log.jsonl"), "a") as f:
                 finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
-                f.write(json.dumps(finite) + "\n")
+                f.write(json.dumps(dict(step=step, tokens=tokens) | finite) + "\n")
 
     def save():
         if rank == 0:
-            state = dict(step=step, tokens=step * args.batch_tokens, validated=validated, skipped=skipped, best=best,
-                         scaler=scaler.state_dict(), args=vars(args), trainable=trainable,
-                         data_fingerprint=corpus.fingerprint(), torch=torch.__version__)
-            checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers), state, args.keep,
-                            **base)
+            state = dict(step=step, tokens=tokens, validated=validated, stale=stale, skipped=skipped, best=best,
+                         general_loss=before, scaler=scaler.state_dict(), args=vars(args), trainable=trainable,
+                         data_fingerprint=learn.fingerprint(), torch=torch.__version__)
+            checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers) | learn.tensors(),
+                            state, args.keep, **base)
             if step >= args.steps or time.perf_counter() - plotted[0] > 60:
                 plot(args.out)
                 plotted[0] = time.perf_counter()
@@ -487,20 +579,30 @@ def main():
             dist.barrier()
 
     # the loop: validate, save, stop, or take one step
+    if step == 0:
+        learn.before_first_step(model, autocast)
     saved = step if resumed else -1
-    clock, clock_step, bad_in_a_row = time.perf_counter(), step, 0
+    result = {}
+    clock, clock_step, clock_tokens, bad_in_a_row = time.perf_counter(), step, tokens, 0
     model.train()
     while True:
-        last = step >= args.steps
-        if (step % args.eval_every == 0 or last) and validated < step and len(windows[0]):
+        last = step >= args.steps or stale >= (args.patience or math.inf)
+        if (step % args.eval_every == 0 or last) and validated < step:
             paused = time.perf_counter()
-            result = validate(model, windows, token_bytes, args.micro_batch, device, autocast, rank, world)
-            validated = step
-            if best["val_loss"] is None or result["val_loss"] < best["val_loss"]:
-                best = dict(step=step, val_loss=result["val_loss"], val_bpb=result["val_bpb"])
-            log(f"step {step:>6}  validation loss {result['val_loss']:.4f}  perplexity {result['val_perplexity']:.2f}  "
-                f"{result['val_bpb']:.4f} bits/byte", dict(step=step, tokens=step * args.batch_tokens, **result))
-            if best["step"] == step and step > saved and step:
+            result = learn.validate(add_up)
+            validated, better = step, False
+            if result:
+                better = best["val_loss"] is None or result["val_loss"] < best["val_loss"]
+                stale = 0 if better else stale + 1
+                last |= stale >= (args.patience or math.inf)
+            if better:
+                best = dict(step=step, val_loss=result["val_loss"], val_bpb=result.get("val_bpb"))
+            if general and (last or step == 0):
+                result["general_loss"] = general.loss(add_up)
+                before = result["general_loss"] if step == 0 else before
+            if result:
+                log(f"step {step:>6}  " + result_in_words(result), result)
+            if better and step > saved and step:
                 save()  # the best is kept, so it has to be there
                 saved = step
             clock += time.perf_counter() - paused
@@ -517,26 +619,28 @@ def main():
                 group["lr"] = args.lr * learning_rate(step, args)
         if args.dropout or args.lora_dropout:  # dropout too is a function of the step: no generator state to save
             torch.manual_seed(args.seed + 1_000_003 * (step * world + rank))
-        total = torch.zeros((), device=device)
-        for i in range(accumulation):
-            x, y = corpus.batch(step, mine[i * args.micro_batch : (i + 1) * args.micro_batch], T, rows, args.seed)
-            x, y = torch.from_numpy(x).to(device, non_blocking=True), torch.from_numpy(y).to(device, non_blocking=True)
-            sync = forward.no_sync() if world > 1 and i < accumulation - 1 else contextlib.nullcontext()
+        sums = torch.zeros(len(learn.names), device=device)
+        micros = [(part, share / part.count(step), micro) for part, share in parts
+                  for micro in part.micro_batches(step, rank, world)]
+        for i, (part, share, micro) in enumerate(micros):
+            sync = forward.no_sync() if world > 1 and i < len(micros) - 1 else contextlib.nullcontext()
             with sync:
                 with autocast():
-                    _, loss = forward(x, y, reduction="sum")
+                    loss, found = part.losses(forward, micro)
                 # DDP averages over ranks; times world makes it the sum that the law of one loss asks for
-                scaler.scale(loss * (world / args.batch_tokens)).backward()
-            total += loss.detach()
+                scaler.scale(loss * (world * share)).backward()
+            if part is learn:
+                sums += found
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip or math.inf)
-        news = torch.tensor([total.item() / args.batch_tokens, float(bool(stop))], dtype=torch.float64)
+        news = torch.tensor([*(sums / learn.count(step)).tolist(), float(bool(stop))], dtype=torch.float64)
         if world > 1:  # one small message: the loss, and whether any rank was told to stop
             news = news.to(device)
             dist.all_reduce(news)
-        train_loss, told_to_stop = news.tolist()
-        norm = norm.item()
+        *results, told_to_stop = news.tolist()
+        results = dict(zip(learn.names, results, strict=True))
+        train_loss, norm = results["train_loss"], norm.item()
         if math.isfinite(train_loss) and math.isfinite(norm):
             for optimizer in optimizers:
                 scaler.step(optimizer)
@@ -546,29 +650,32 @@ def main():
         bad_in_a_row = bad_in_a_row + 1 if bad else 0
         if bad:
             skipped += 1
-            names = corpus.documents("train", corpus.windows(step, range(rows), T, rows, args.seed), T)
+            names = learn.documents(step)
             log(f"step {step:>6}  loss {train_loss}, gradient norm {norm}: step skipped; "
-                f"its documents: {', '.join(names[:20])}",
-                dict(step=step, tokens=step * args.batch_tokens, train_loss=None, skipped=skipped, documents=names))
+                f"its documents: {', '.join(names[:20])}", dict(train_loss=None, skipped=skipped, documents=names))
             if bad_in_a_row >= 5:
-                raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient; lower --lr, "
-                                 f"or look at the documents named in {args.out}/log.jsonl")
+                where = first_not_finite(model, [micro for _, _, micro in micros], autocast)
+                raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient"
+                                 + (f"; the first layer to overflow is {where}" if where else "")
+                                 + f"; lower --lr, or look at the documents named in {args.out}/log.jsonl")
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
+        tokens += sum(part.tokens(step) for part, _ in parts)
         step += 1
         bar.update()
 
         if step % args.log_every == 0 or step == args.steps:
             seconds = time.perf_counter() - clock
-            speed = (step - clock_step) * args.batch_tokens / seconds
-            clock, clock_step = time.perf_counter(), step
+            speed, eta = (tokens - clock_tokens) / seconds, (args.steps - step) * seconds / (step - clock_step)
+            clock, clock_step, clock_tokens = time.perf_counter(), step, tokens
             mfu = speed * flops / (peak * world) if peak else None
-            eta = (args.steps - step) * args.batch_tokens / speed
-            log(f"step {step:>6}/{args.steps}  loss {train_loss:.4f}  norm {norm:.2f}  "
-                f"lr {optimizers[0].param_groups[0]['lr']:.2e}  {speed:,.0f} tokens/s"
+            log(f"step {step:>6}/{args.steps}  loss {train_loss:.4f}  "
+                + "".join(f"{name.replace('_', ' ')} {value:.4f}  " for name, value in results.items()
+                          if name != "train_loss")
+                + f"norm {norm:.2f}  lr {optimizers[0].param_groups[0]['lr']:.2e}  {speed:,.0f} tokens/s"
                 + (f"  MFU {mfu:.1%}" if mfu else "") + f"  {eta / 60:.1f} min left",
-                dict(step=step, tokens=step * args.batch_tokens, train_loss=train_loss, grad_norm=norm,
-                     lr=optimizers[0].param_groups[0]["lr"], tokens_per_second=speed, mfu=mfu))
+                results | dict(grad_norm=norm, lr=optimizers[0].param_groups[0]["lr"], tokens_per_second=speed,
+                               mfu=mfu))
         if told_to_stop and step < args.steps:
             save()
             bar.close()
@@ -578,8 +685,15 @@ def main():
             sys.exit(128 + (stop[0] if stop else signal.SIGTERM))
 
     bar.close()
+    if step < args.steps:
+        say(f"stopped early: {stale} validations without a better one")
+    if general and "general_loss" in result:
+        after = result["general_loss"]
+        say(f"forgot   the loss on {general.name} was {before:.4f} and is {after:.4f}: {after / before - 1:+.1%}")
     say(f"done: {args.out} at step {step:,}" + ("" if best["val_loss"] is None else
-        f"; best validation loss {best['val_loss']:.4f} ({best['val_bpb']:.4f} bits/byte) at step {best['step']:,}"))
+        f"; best validation loss {best['val_loss']:.4f}" + (f" ({best['val_bpb']:.4f} bits/byte)" if best["val_bpb"]
+                                                            else "") + f" at step {best['step']:,}"
+        + (f": {checkpoint.step_directory(args.out, best['step'])}" if 0 < best["step"] < step else "")))
     say(f"sample from it with: python sample.py {args.out}"
         + (f"; peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GB" if device.type == "cuda" else ""))
     if world > 1:
