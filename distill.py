@@ -14,7 +14,6 @@ what has no answer yet; and what is not worth learning (empty, cut off, refused,
 """
 import collections
 import contextlib
-import copy
 import email.utils
 import hashlib
 import http.client
@@ -218,10 +217,8 @@ def ask_checkpoint(args, answers, prompts):
 
     device = cli.choose_device("auto")
     model, tokenizer = sample.load(args.teacher, device, cli.choose_dtype("auto", device))
-    lengths, room = [], model.config.block_size - args.max_new_tokens
+    room = model.config.block_size - args.max_new_tokens
     sampling = {k: getattr(args, k) for k in ("temperature", "top_p") if getattr(args, k) is not None}
-    listening = copy.copy(tokenizer)  # who hears how many tokens there are knows if they ended by themselves
-    listening.decode = lambda tokens: lengths.append(len(tokens)) or tokenizer.decode(tokens)
     for start in range(0, len(prompts), args.concurrency):
         batch = []
         for prompt in prompts[start : start + args.concurrency]:
@@ -232,11 +229,11 @@ def ask_checkpoint(args, answers, prompts):
                 batch.append((prompt, size))
         if all(prompt["key"] in answers.known for prompt, _ in batch):
             continue
-        began, lengths[:] = time.monotonic(), []
-        texts = sample.generate(model, listening, [p["asked"] for p, _ in batch], args.max_new_tokens,
-                              **sampling, seed=(args.seed or 0) + start, batch_size=len(batch))
+        began = time.monotonic()
+        said = sample.generate(model, tokenizer, [p["asked"] for p, _ in batch], args.max_new_tokens, **sampling,
+                               seed=(args.seed or 0) + start, batch_size=len(batch), with_lengths=True)
         took = dict(model=args.teacher, seconds=round(time.monotonic() - began, 3), at=round(time.time(), 3))
-        for (prompt, size), text, length in zip(batch, texts, lengths, strict=True):
+        for (prompt, size), (text, length) in zip(batch, said, strict=True):
             if prompt["key"] not in answers.known:
                 finish = "stop" if length < args.max_new_tokens else "length"
                 yield prompt, answers.save(prompt, dict(

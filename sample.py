@@ -61,11 +61,11 @@ def load(path, device, dtype):
 
 
 def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None,
-             repetition_penalty=1.0, seed=0, batch_size=16, stream=None):
+             repetition_penalty=1.0, seed=0, batch_size=16, stream=None, with_lengths=False):
     """
     One continuation (str, without the prompt) for each prompt, which is a text, or messages to answer. All rows of a
     batch share a generator seeded with `seed`, so the same prompts in the same order give the same text. stream: called
-    with each new piece of text (one prompt only).
+    with each new piece of text (one prompt only). with_lengths: (text, tokens up to the end of text) each.
     """
     texts = []
     device = model.wte.weight.device
@@ -83,7 +83,7 @@ def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=N
                              generator=torch.Generator(device).manual_seed(seed), on_token=show)
         for row in out[:, width:].tolist():
             end = row.index(tokenizer.end_of_text) if tokenizer.end_of_text in row else len(row)
-            texts.append(tokenizer.decode(row[:end]))
+            texts.append((tokenizer.decode(row[:end]), end) if with_lengths else tokenizer.decode(row[:end]))
     return texts
 
 
