@@ -89,6 +89,8 @@ def read_manifest(directory):
             manifest = json.load(f)
         if manifest["kind"] == "lm":
             manifest["tokenizer"]["sha256"]
+        else:
+            manifest["chat_template"], manifest["chat_template_is"]
         for split in manifest["splits"].values():
             for shard in split["shards"] if manifest["kind"] == "lm" else ():
                 shard["name"], shard["bytes"], shard["sha256"], shard["docs_sha256"], shard["about_sha256"]

@@ -36,6 +36,7 @@ import cli
 import examples
 import fetch
 import jobs
+import licence
 
 BACKOFF, LONGEST = 1.0, 60.0  # seconds before the second attempt, doubled with each further one, times 0.5 to 1.5
 PARAMETERS = ("teacher", "model", "raw", "system", "max_new_tokens", "temperature", "top_p", "seed")  # of an answer
@@ -409,10 +410,15 @@ def write(args, prompts, count, answers, rejected, out):
     fetch.say("\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in figures.items()))
     with open(args.prompts, "rb") as f:
         source = dict(path=args.prompts, sha256=hashlib.sha256(f.read()).hexdigest(), prompts=count)
+    allowed = args.licence
+    if not allowed and "://" not in args.teacher:
+        import checkpoint
+
+        allowed = licence.of_model(checkpoint.resolve(args.teacher)) or ""
     splits, draft = examples.divide(kept, args.val_fraction, args.seed or 0), os.path.join(out + ".partial", "result")
     shutil.rmtree(draft, ignore_errors=True)
     examples.write(draft, splits, kind="sft", about=dict(
-        sources=[source], licence=args.licence, distillation={p: getattr(args, p) for p in PARAMETERS} | figures))
+        sources=[source], licence=allowed, distillation={p: getattr(args, p) for p in PARAMETERS} | figures))
     with fetch.whole(os.path.join(draft, "dropped.jsonl")) as f:
         f.writelines(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in dropped)
     if os.path.isdir(out):

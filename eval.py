@@ -178,12 +178,14 @@ def report_html(report, curve):
 
 @torch.inference_mode()
 def score_examples(model, tokenizer, records, dtype, batch_tokens=8192):
-    """Per sequence of the records (one, of a pair two): (nats, tokens, bytes) of what is to be learnt, (N, 3)."""
+    """
+    Per sequence of the records (one, of a pair two) what objective.text_sums adds up, of what is to be learnt: nats,
+    tokens, nats of those that stand for bytes, and these bytes; (N, 4).
+    """
     T = model.config.block_size
-    tokenizer.chat_template = tokenizer.chat_template or examples.TEMPLATE
     rows = [examples.fit(*s, T + 1) for r in records for s in examples.sequences(tokenizer, r)]
     sizes, device = torch.from_numpy(tokenizer.token_bytes()), model.wte.weight.device
-    found = np.zeros((len(rows), 3))
+    found = np.zeros((len(rows), 4))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     while order:
         count = max(1, batch_tokens // len(rows[order[-1]][0]))
@@ -192,8 +194,9 @@ def score_examples(model, tokenizer, records, dtype, batch_tokens=8192):
         learnt = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[i][1]) for i in batch], True, False)
         y = torch.where(learnt, ids, -100)[:, 1:]
         with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-            nats = model.token_losses(ids[:, :-1].to(device), y.to(device)).double().sum(1).cpu()
-        found[batch] = torch.stack([nats, (y >= 0).sum(1), (sizes[y.clamp(min=0)] * (y >= 0)).sum(1)], 1).numpy()
+            nats = model.token_losses(ids[:, :-1].to(device), y.to(device)).double().cpu()
+        size = sizes[y.clamp(min=0)] * (y >= 0)
+        found[batch] = torch.stack([nats.sum(1), (y >= 0).sum(1), (nats * (size > 0)).sum(1), size.sum(1)], 1).numpy()
     return found
 
 
@@ -206,7 +209,7 @@ def report_on_examples(args, manifest, device, dtype):
                   examples=len(records), models=[], seed=args.seed, command=sys.argv[1:])
     for name in [args.checkpoint, *args.baseline]:
         model, tokenizer = checkpoint.load(name, device)
-        tokenizer.chat_template = manifest.get("chat_template") or tokenizer.chat_template
+        examples.follow_template(tokenizer, manifest)
         scores = score_examples(model.eval(), tokenizer, records, dtype)
         entry = dict(name=name, parameters=lora.count(model)[1], dtype=dtype)
         if manifest["kind"] == "pairs":
@@ -216,9 +219,9 @@ def report_on_examples(args, manifest, device, dtype):
             entry |= dict(accuracy=float(right.mean()), accuracy_95=tasks.wilson(int(right.sum()), len(right)),
                           accuracy_per_token=float((per_token[0] < per_token[1]).mean()))
             scores = chosen
-        nats, tokens, size = scores.sum(0)
+        nats, tokens, nats_text, size = scores.sum(0)
         entry |= dict(loss=nats / tokens, perplexity=math.exp(nats / tokens),
-                      bits_per_byte=nats / math.log(2) / max(1, size))
+                      bits_per_byte=nats_text / math.log(2) / max(1, size))
         if task:
             longest = int(max(r[1] for r in scores)) + 8
             with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):

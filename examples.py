@@ -184,13 +184,15 @@ def write(directory, splits, kind="sft", about=None, tokenizer=None, chat_templa
     manifest.json, with what `about` says of them (licence, sources, task, ...). tokenizer: kept beside them, and counts
     their tokens. chat_template: Jinja, for conversations, rather than the model's own or, if it has none, TEMPLATE.
     """
+    talk = any("messages" in r or isinstance(r.get("prompt"), list) for records in splits.values() for r in records)
     if os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
         raise ValueError(f"{directory} exists already; choose another --out")
     if os.path.isdir(directory):
         os.rmdir(directory)
     if not splits.get("train"):
         raise ValueError("no example is left to train on")
-    manifest = dict(format_version=1, kind=kind, tokenizer=None, chat_template=chat_template, splits={}) | (about or {})
+    manifest = dict(format_version=1, kind=kind, tokenizer=None, chat_template=chat_template or TEMPLATE * talk,
+                    chat_template_is="given" if chat_template else "default", splits={}) | (about or {})
     with jobs.whole(directory.rstrip("/")) as draft:
         for name, records in splits.items():
             lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
@@ -223,6 +225,12 @@ def read_split(directory, manifest, split):
     return [json.loads(line) for line in lines.decode().split("\n") if line]
 
 
+def follow_template(tokenizer, manifest):
+    """Have the tokenizer write conversations as the data says; where that is only the default, as the model does."""
+    if manifest["chat_template"] and (manifest["chat_template_is"] == "given" or not tokenizer.chat_template):
+        tokenizer.chat_template = manifest["chat_template"]
+
+
 def against_wrong(directory, manifest, seed):
     """
     {split: pairs} of a task's examples: the right answer, and a wrong one drawn from the task's labels or, where it has
@@ -246,7 +254,7 @@ def against_wrong(directory, manifest, seed):
 
 def fingerprint(manifest):
     """A short name for exactly these examples: what a resumed run compares."""
-    parts = [manifest["chat_template"] or "", *(s["sha256"] for s in manifest["splits"].values())]
+    parts = [manifest["chat_template"], *(s["sha256"] for s in manifest["splits"].values())]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ They share what train.py relies on. A batch is a pure function of (data, seed, s
 it. Losses are sums, divided by what counts in the global batch: tokens to learn, or pairs. How a batch was packed, cut
 into micro-batches and spread over ranks changes nothing.
 """
+import json
 import math
 import os
 
@@ -112,8 +113,7 @@ class Supervised:
     def __init__(self, args, tokenizer, device, teacher=None):
         self.args, self.tokenizer, self.device, self.T, self.teacher = args, tokenizer, device, args.seq_len, teacher
         self.manifest = data.read_manifest(args.data)
-        own = self.manifest.get("chat_template")
-        tokenizer.chat_template = own or tokenizer.chat_template or examples.TEMPLATE
+        examples.follow_template(tokenizer, self.manifest)
         self.cut = self.lost = 0
         self.train, self.names_of = self.read("train")
         self.val, _ = self.read("val") if "val" in self.manifest["splits"] else ([], [])
@@ -159,19 +159,12 @@ class Supervised:
             lines.append(f"         {self.cut:,} {what} were shortened to {self.T} tokens at the prompt's beginning"
                          + (f", {self.lost:,} of them lost something to learn" if self.lost else ""))
         ids, mask = self.train[0][0]
-        edges = np.flatnonzero(np.diff(np.r_[False, mask, False]))
-        text, at = "", 0
-        for edge, sign in zip([*edges, len(ids)], "⟦⟧" * len(ids), strict=False):
-            text += "".join(self.spelled(ids[at:edge])) + (sign if edge < len(ids) or sign == "⟧" else "")
-            at = edge
-        shown = repr(text if len(text) <= 600 else "... " + text[-600:])[1:-1]
+        edges = np.flatnonzero(np.diff(mask)) + 1
+        text = "".join(("⟦{}⟧" if learn[0] else "{}").format(self.tokenizer.decode(run))
+                       for run, learn in zip(np.split(ids, edges), np.split(mask, edges), strict=True))
+        shown = json.dumps(text if len(text) <= 600 else "... " + text[-600:], ensure_ascii=False)
         return [*lines, f"example  {shown}",
                 f"         what stands in ⟦⟧ is to be learnt: {mask.sum()} of {len(ids)} tokens"]
-
-    def spelled(self, ids):
-        end = self.tokenizer.end_of_text
-        cuts = [-1, *np.flatnonzero(ids == end), len(ids)]
-        return "<|endoftext|>".join(self.tokenizer.decode(ids[a + 1 : b]) for a, b in zip(cuts, cuts[1:], strict=False))
 
     def fingerprint(self):
         return examples.fingerprint(self.manifest)

@@ -425,8 +425,14 @@ def cut_batch(args, kind, world, device):
 
 
 def learnt_from(args, manifest):
-    """{directory: manifest} of all data."""
-    return {args.data: manifest} | ({args.forget_data: data.read_manifest(args.forget_data)} if args.replay else {})
+    """{directory: manifest} of all that is learnt from, the teacher's words included."""
+    found = {args.data: manifest}
+    if args.replay:
+        found[args.forget_data] = data.read_manifest(args.forget_data)
+    if args.teacher:
+        stated = licence.of_model(checkpoint.resolve(args.teacher))
+        found[args.teacher] = dict(kind="teacher", licence=stated, splits={})
+    return found
 
 
 def load_teacher(args, tokenizer, device, dtype):

@@ -315,6 +315,10 @@ def test_a_run_shows_an_example_and_what_it_forgot(folders, trained, tmp_path, c
     assert [r["step"] for r in validations] == [0, 3, 6] and all(r["val_bpb"] > 0 for r in validations)
     assert "licen" in said.lower() or "MIT" in said
     assert json.load(open(tmp_path / "run" / "latest" / "lineage.json"))["data"][0]["licences"] == ["MIT"]
+    command("eval.py", tmp_path / "run", "--data", folders["sft"], "--out", tmp_path / "report", "--dtype", "float32")
+    report = json.load(open(tmp_path / "report" / "report.json"))["models"][0]
+    assert math.isclose(report["loss"], validations[-1]["val_loss"], rel_tol=1e-5)
+    assert math.isclose(report["bits_per_byte"], validations[-1]["val_bpb"], rel_tol=1e-5)
 
 
 @pytest.mark.parametrize("kind, more", [("sft", ["--lora_rank", "2"]), ("pairs", []),
