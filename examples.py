@@ -135,7 +135,8 @@ def text_of(record, key, *default):
 
 def messages_of(record, key):
     if not isinstance(record.get(key), list) or not record[key]:
-        raise ValueError(f"{key!r} is not a list of messages")
+        raise ValueError(f"{key!r} is neither a text nor a list of messages" if key == "prompt" else
+                         f"{key!r} is not a list of messages")
     messages = []
     for m in record[key]:
         if not isinstance(m, dict):
@@ -185,15 +186,17 @@ def write(directory, splits, kind="sft", about=None, tokenizer=None, chat_templa
     their tokens. chat_template: Jinja, for conversations, rather than the model's own or, if it has none, TEMPLATE.
     """
     talk = any("messages" in r or isinstance(r.get("prompt"), list) for records in splits.values() for r in records)
-    if os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
-        raise ValueError(f"{directory} exists already; choose another --out")
-    if os.path.isdir(directory):
-        os.rmdir(directory)
+    directory = directory.rstrip("/")
+    if not directory or os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
+        raise ValueError(f"{directory or 'the empty name'} exists already; choose another --out")
     if not splits.get("train"):
         raise ValueError("no example is left to train on")
+    if os.path.isdir(directory):
+        os.rmdir(directory)
+    jobs.remove_old_drafts(directory)
     manifest = dict(format_version=1, kind=kind, tokenizer=None, chat_template=chat_template or TEMPLATE * talk,
                     chat_template_is="given" if chat_template else "default", splits={}) | (about or {})
-    with jobs.whole(directory.rstrip("/")) as draft:
+    with jobs.whole(directory) as draft:
         for name, records in splits.items():
             lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
             with open(os.path.join(draft, f"{name}.jsonl"), "wb") as f:

@@ -399,6 +399,64 @@ def test_flags_that_do_not_fit(flags, says, folders, trained, tmp_path):
     fails("train.py", "--data", folders["sft"], "--out", tmp_path / "no", *flags, says=says, leaves=tmp_path / "no")
 
 
+@pytest.mark.parametrize("name, content, says", [
+    ("a.jsonl", '{"text": "fine"}\n{"prompt": 1}\n', ["a.jsonl:2", "'prompt'"]), ("a.jsonl", "", "no examples"),
+    ("a.json", "[1", "not valid JSON"), ("a.jsonl", '{"text": "only one"}\n' * 3, None)])
+def test_examples_that_cannot_be(name, content, says, tmp_path, capsys):
+    path, out = tmp_path / name, tmp_path / "out"
+    path.write_text(content)
+    if says:
+        fails("prepare.py", "sft", path, "--out", out, says=says, leaves=out)
+    else:  # copies of one: it trains, and there is none to hold out
+        command("prepare.py", "sft", path, "--out", out)
+        assert "2 exact duplicates" in capsys.readouterr().out
+        assert json.load(open(out / "manifest.json"))["splits"]["val"]["examples"] == 0
+
+
+def test_personal_data_in_examples(tmp_path, capsys):
+    path = write_lines(tmp_path / "a.jsonl",
+                       dict(prompt="Write to jane@example.com. ", completion="Call (212) 555-0175."),
+                       dict(messages=[dict(role="user", content="My mail is joe@example.org"),
+                                      dict(role="assistant", content="Thanks.")]))
+    command("prepare.py", "sft", path, "--out", tmp_path / "counted")
+    assert "2 email" in capsys.readouterr().out and "jane" in (tmp_path / "counted" / "train.jsonl").read_text()
+    command("prepare.py", "sft", path, "--out", tmp_path / "masked", "--pii", "mask", "--val_fraction", 0)
+    text = (tmp_path / "masked" / "train.jsonl").read_text()
+    assert "[EMAIL]" in text and "[PHONE]" in text and "@" not in text
+
+
+def write_lines(path, *records):
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def test_pairs_from_a_task(tmp_path, capsys):
+    rows = [dict(id=str(i), prompt=f"Sentence: {w} {i}\nSentiment:", completion=[" negative", " positive"][i % 2])
+            for i, w in enumerate(WORDS * 3)]
+    task = dict(name="phrasebank", labels=[" negative", " positive"], metric="labels")
+    examples.write(str(tmp_path / "task"), dict(train=rows[:20], val=rows[20:]),
+                   about=dict(task=task, licence="CC BY-NC-SA 3.0", split_policy="by hand"))
+    command("prepare.py", "pairs", tmp_path / "task", "--out", tmp_path / "pairs")
+    made = [json.loads(line) for line in open(tmp_path / "pairs" / "train.jsonl")]
+    assert [r["chosen"] for r in made] == [r["completion"] for r in rows[:20]]
+    assert all({r["chosen"], r["rejected"]} == {*task["labels"]} for r in made)
+    manifest = json.load(open(tmp_path / "pairs" / "manifest.json"))
+    assert manifest["kind"] == "pairs" and manifest["licence"] == "CC BY-NC-SA 3.0"
+
+
+def test_sampling_follows_the_chat_template(trained, tmp_path, capsys):
+    path = write_lines(tmp_path / "p.jsonl", dict(messages=[dict(role="user", content="What rose?")]),
+                       dict(prompt="What rose?"))
+    command("sample.py", trained, "--prompts", path, "--max_new_tokens", 4, "--temperature", 0, "--out",
+            tmp_path / "out.jsonl")
+    command("sample.py", trained, "--chat", "--prompt", "What rose?", "--max_new_tokens", 4, "--temperature", 0,
+            "--out", tmp_path / "chat.jsonl")
+    asked, plain = (json.loads(line) for line in open(tmp_path / "out.jsonl"))
+    chat = json.loads((tmp_path / "chat.jsonl").read_text())
+    assert asked["prompt"] == chat["prompt"] == [dict(role="user", content="What rose?")]
+    assert asked["text"] == chat["text"] and plain["prompt"] == "What rose?"
+
+
 @pytest.mark.slow
 def test_two_ranks_on_the_command_line(folders, trained, tmp_path):
     for kind in ("sft", "pairs"):
