@@ -183,8 +183,8 @@ def point_to(run, step):
     """Make `latest`, and through it the run directory's own config.json, model.safetensors, ..., mean this step."""
     link(os.path.basename(step_directory(run, step)), os.path.join(run, "latest"))
     kind = ADAPTER_FILES if is_adapter(step_directory(run, step)) else MODEL_FILES
-    for name in kind + TOKENIZER_FILES:
-        if not os.path.islink(os.path.join(run, name)):
+    for name in (*kind, *TOKENIZER_FILES, "lineage.json"):
+        if not os.path.islink(os.path.join(run, name)) and os.path.exists(os.path.join(run, "latest", name)):
             link(os.path.join("latest", name), os.path.join(run, name))
 
 
@@ -260,7 +260,7 @@ def info(args):
     model, tokenizer = load(path, merge=False)
     c = model.config
     trainable, total = lora.count(model)
-    for line in licence.in_words(licence.read(path) or licence.lineage("model", path, model.origin)):
+    for line in licence.in_words(licence.read(path) or licence.lineage("model", path)):
         print(line)
     print(f"{path}: GPT-2 of {total:,} parameters, "
           f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
@@ -325,8 +325,7 @@ def merge(args):
     if not math.isfinite(change):
         raise ValueError(f"the adapter {path} or its base holds NaN or infinity; nothing was written")
     onto = "the dequantized base" if quantized and original is None else "the original base"
-    lineage = licence.read(path) or licence.lineage("adapter", lora.read_adapter(path)[0]["base_model_name_or_path"],
-                                                    model.origin)
+    lineage = licence.read(path) or licence.lineage("adapter", path)
     write_model(model, tokenizer, out, lineage | dict(kind="model"))
     for line in licence.in_words(lineage):
         print(line)

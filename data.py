@@ -81,6 +81,9 @@ def file_sha256(path):
 
 def read_manifest(directory):
     path = os.path.join(directory, "manifest.json")
+    if os.path.isfile(directory):
+        raise ValueError(f"{directory} is a file; make a data directory of it: python prepare.py corpus (of texts) or "
+                         f"sft (of examples) {directory} --out DIR")
     if not os.path.isdir(directory):
         raise FileNotFoundError(f"there is no data directory {directory}; "
                                 f"build it with: python prepare.py corpus PATH --out {directory}")
@@ -90,7 +93,7 @@ def read_manifest(directory):
         if manifest["kind"] == "lm":
             manifest["tokenizer"]["sha256"]
         else:
-            manifest["chat_template"], manifest["chat_template_is"]
+            manifest["chat_template"], manifest["chat_template_is"], manifest["splits"]["train"]
         for split in manifest["splits"].values():
             for shard in split["shards"] if manifest["kind"] == "lm" else ():
                 shard["name"], shard["bytes"], shard["sha256"], shard["docs_sha256"], shard["about_sha256"]
@@ -102,6 +105,8 @@ def read_manifest(directory):
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path} is damaged ({type(e).__name__}: {e}); "
                          "build the directory again with prepare.py") from None
+    if manifest["kind"] not in ("lm", "sft", "pairs"):
+        raise ValueError(f"{path} is of kind {manifest['kind']!r}, which this code does not know: lm, sft, pairs")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{path} has format version {manifest.get('format_version')}, "
                          f"this code reads {FORMAT_VERSION}; build the directory again with prepare.py")

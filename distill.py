@@ -37,6 +37,8 @@ import examples
 import fetch
 import jobs
 import licence
+import pii
+from tokenizer import read_chat_template
 
 BACKOFF, LONGEST = 1.0, 60.0  # seconds before the second attempt, doubled with each further one, times 0.5 to 1.5
 PARAMETERS = ("teacher", "model", "raw", "system", "max_new_tokens", "temperature", "top_p", "seed")  # of an answer
@@ -86,9 +88,20 @@ def asked_of(record, args):
             raise ValueError("--raw is for prompts, not for messages")
     else:
         asked = examples.text_of(record, "prompt")
-        asked = asked if args.raw or "://" not in args.teacher else [dict(role="user", content=asked)]
+        asked = [dict(role="user", content=asked)] if args.chat else asked
     system = args.system and asked[0]["role"] != "system"
     return [dict(role="system", content=args.system), *asked] if system else asked
+
+
+def texts_of(asked):
+    return [asked] if isinstance(asked, str) else [m["content"] for m in asked]
+
+
+def checkpoint_of(path):
+    """The checkpoint directory that a local teacher's path means."""
+    import checkpoint
+
+    return checkpoint.resolve(path)
 
 
 def hash_of(*content):
@@ -358,11 +371,15 @@ def run(args):
         raise ValueError(f"{out} exists already; choose another --out")
     key = [getattr(args, p) for p in PARAMETERS]
     if not remote:  # a run's newest checkpoint may be another when we come back
-        import checkpoint
-
-        path = checkpoint.resolve(args.teacher)
+        path = checkpoint_of(args.teacher)
         key += [args.concurrency, path, sorted(os.stat(e.path).st_mtime_ns for e in os.scandir(path))]
+    args.chat = not args.raw and (remote or bool(read_chat_template(checkpoint_of(args.teacher))))
     prompts, count = read_prompts(args)
+    found = collections.Counter(kind for p in prompts for text in texts_of(p["asked"])
+                                for *_, kind in pii.find_pii(text))
+    if found:
+        fetch.say("personal data in the prompts, which the teacher is told and the examples will hold: "
+                  + ", ".join(f"{n:,} {kind}" for kind, n in sorted(found.items())))
     jobs.open_folder(out + ".partial", hash_of(key))
     with open(os.path.join(out + ".partial", "lock"), "w") as lock:
         try:
@@ -405,6 +422,11 @@ def ask(args, prompts, answers, here):
 def write(args, prompts, count, answers, rejected, out):
     """Choose, tell, and write the data directory, which appears whole."""
     kept, dropped, boilerplate = choose(prompts, answers, rejected, args)
+    if not kept:
+        reasons = collections.Counter(r["reason"] for r in dropped)
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
+        raise ValueError(f"no answer is worth learning ({reasons}); add --keep_truncated, or remove {out}.partial and "
+                         "ask again with other flags, such as more --max_new_tokens")
     given = [answers[p["key"]] for p in prompts if p["key"] in answers]
     figures = summarise(given, kept, dropped, args) | dict(boilerplate=boilerplate)
     fetch.say("\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in figures.items()))
@@ -412,9 +434,7 @@ def write(args, prompts, count, answers, rejected, out):
         source = dict(path=args.prompts, sha256=hashlib.sha256(f.read()).hexdigest(), prompts=count)
     allowed = args.licence
     if not allowed and "://" not in args.teacher:
-        import checkpoint
-
-        allowed = licence.of_model(checkpoint.resolve(args.teacher)) or ""
+        allowed = licence.of_model(checkpoint_of(args.teacher)) or ""
     splits, draft = examples.divide(kept, args.val_fraction, args.seed or 0), os.path.join(out + ".partial", "result")
     shutil.rmtree(draft, ignore_errors=True)
     examples.write(draft, splits, kind="sft", about=dict(

@@ -183,7 +183,7 @@ def score_examples(model, tokenizer, records, dtype, batch_tokens=8192):
     tokens, nats of those that stand for bytes, and these bytes; (N, 4).
     """
     T = model.config.block_size
-    rows = [examples.fit(*s, T + 1) for r in records for s in examples.sequences(tokenizer, r)]
+    rows = [sequence for _, item in examples.items(tokenizer, records, T)[0] for sequence in item]
     sizes, device = torch.from_numpy(tokenizer.token_bytes()), model.wte.weight.device
     found = np.zeros((len(rows), 4))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
@@ -203,7 +203,10 @@ def score_examples(model, tokenizer, records, dtype, batch_tokens=8192):
 def report_on_examples(args, manifest, device, dtype):
     """The report on a data directory of kind sft or pairs, as a dict."""
     split = next(s for s in ("test", "val", "train") if s in manifest["splits"])
-    records = examples.read_split(args.data, manifest, split)[: args.max_examples]
+    records = examples.read_split(args.data, manifest, split)
+    if args.max_examples and args.max_examples < len(records):
+        chosen = np.random.default_rng(args.seed).choice(len(records), args.max_examples, replace=False)
+        records = [records[i] for i in sorted(chosen)]
     task = manifest.get("task")
     report = dict(data=args.data, data_fingerprint=examples.fingerprint(manifest), kind=manifest["kind"], split=split,
                   examples=len(records), models=[], seed=args.seed, command=sys.argv[1:])
@@ -217,7 +220,8 @@ def report_on_examples(args, manifest, device, dtype):
             right = chosen[:, 0] < rejected[:, 0]
             per_token = [side[:, 0] / side[:, 1] for side in (chosen, rejected)]
             entry |= dict(accuracy=float(right.mean()), accuracy_95=tasks.wilson(int(right.sum()), len(right)),
-                          accuracy_per_token=float((per_token[0] < per_token[1]).mean()))
+                          accuracy_per_token=float((per_token[0] < per_token[1]).mean()),
+                          margin=float((rejected[:, 0] - chosen[:, 0]).mean()))
             scores = chosen
         nats, tokens, nats_text, size = scores.sum(0)
         entry |= dict(loss=nats / tokens, perplexity=math.exp(nats / tokens),
@@ -253,8 +257,8 @@ def lines_on_examples(report):
                          f"program {scores['program_accuracy']:.3f}")
     for m in report["models"]:
         lines.append(f"{m['name']:<48} loss {m['loss']:.4f} on completions, {m['bits_per_byte']:.4f} bits/byte"
-                     + ("   ranked rightly {:.3f} ({:.3f} to {:.3f})".format(m["accuracy"], *m["accuracy_95"])
-                        if "accuracy" in m else ""))
+                     + ("   the better one likelier {:.3f} ({:.3f} to {:.3f}), by {:.2f} nats in the mean".format(
+                         m["accuracy"], *m["accuracy_95"], m["margin"]) if "accuracy" in m else ""))
     return lines
 
 
@@ -290,7 +294,7 @@ def main():
         lines = lines_on_examples(report)
         write_report(args.out, report, EXAMPLES_PAGE.format(title=html.escape(f"Report on {args.checkpoint}"),
                                                             lines=html.escape("\n".join(lines))))
-        print("\n".join([*lines, f"look at {os.path.join(args.out, 'report.json')}"]))
+        print("\n".join([*lines, f"look at {os.path.join(args.out, 'report.html')}; report.json has more"]))
         return
     corpus = data.TokenData(args.data)
     if not corpus.tokens("val"):

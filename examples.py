@@ -13,6 +13,7 @@ encodes them, with its own tokenizer. What is learnt is marked by position, neve
 end-of-text after them count, prompts and padding do not. Prompt and completion are encoded apart, as they will be when
 the model is asked: no token reaches across.
 """
+import datetime
 import functools
 import hashlib
 import json
@@ -41,12 +42,19 @@ def read_records(path, kind="sft"):
     The records of a .jsonl file, or of a .json file with one list, in the few forms that the rest reads: prompt and
     completion, messages, or text; for pairs prompt, chosen and rejected. ValueError names the lines that are none.
     """
-    with open(path, encoding="utf-8-sig") as f:
-        text = f.read()
+    if os.path.isdir(path) or os.fspath(path).endswith((".csv", ".tsv", ".parquet", ".txt")):
+        raise ValueError(f"{path} is no .jsonl or .json file; write one example a line, such as "
+                         '{"prompt": "...", "completion": "..."}')
+    with open(path, "rb") as f:
+        raw = f.read()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}:{raw.count(10, 0, e.start) + 1} is not UTF-8; convert the file") from None
     if text.lstrip().startswith("["):
         try:
             lines = [(f"{path}, entry {i}", entry) for i, entry in enumerate(json.loads(text), 1)]
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise ValueError(f"{path} is not valid JSON ({e})") from None
     else:
         lines = [(f"{path}:{i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -54,9 +62,15 @@ def read_records(path, kind="sft"):
     for where, line in lines:
         try:
             record = json.loads(line) if isinstance(line, str) else line
-            records.append(canonical_pair(record) if kind == "pairs" else canonical(record))
+            made = canonical_pair(record) if kind == "pairs" else canonical(record)
+            json.dumps(made, ensure_ascii=False).encode()  # half a surrogate pair can't be
+            records.append(made)
         except json.JSONDecodeError as e:
             wrong.append(f"{where} is not valid JSON ({e.msg})")
+        except UnicodeEncodeError:
+            wrong.append(f"{where} holds half of a surrogate pair, which is no character")
+        except RecursionError:
+            wrong.append(f"{where} is nested too deeply")
         except ValueError as e:
             wrong.append(f"{where}: {e}")
     if wrong:
@@ -73,6 +87,8 @@ def canonical(record):
         raise ValueError("not a JSON object")
     rest = {k: record[k] for k in ("id", "meta") if k in record}
     key = next((k for k in KEYS if k in record), None)
+    if "chosen" in record:
+        raise ValueError("has chosen and rejected; that is for: python prepare.py pairs")
     if key == "text":
         return dict(text=text_of(record, "text"), **rest)
     if key == "instruction":
@@ -85,12 +101,9 @@ def canonical(record):
         return dict(prompt=record["prompt"], completion=completion, **rest)
     if key == "prompt":  # messages, of which only those of the completion are to be learnt
         context = [m | {"weight": 0} for m in messages_of(record, "prompt")]
-        return dict(messages=[*context, *messages_of(record, "completion")], **rest)
+        return dict(messages=something_to_learn([*context, *messages_of(record, "completion")]), **rest)
     if key:
-        messages = messages_of(record, key)
-        if not any(is_learnt(m) for m in messages):
-            raise ValueError("no message of the assistant's, so there is nothing to learn")
-        return dict(messages=messages, **rest)
+        return dict(messages=something_to_learn(messages_of(record, key)), **rest)
     raise ValueError(f"has the keys {', '.join(map(repr, record)) or 'none'}; expected prompt and completion, "
                      "messages, conversations, instruction and output, or text")
 
@@ -129,7 +142,8 @@ def canonical_pair(record):
 def text_of(record, key, *default):
     value = record.get(key, *default)
     if not isinstance(value, str) or not value.strip() and not default:
-        raise ValueError(f"{key!r} is {'missing' if value is None else 'empty' if value == '' else 'not a text'}")
+        why = "missing" if value is None else "empty" if isinstance(value, str) else "not a text"
+        raise ValueError(f"{key!r} is {why}")
     return value
 
 
@@ -154,6 +168,12 @@ def messages_of(record, key):
     return messages
 
 
+def something_to_learn(messages):
+    if not any(is_learnt(m) for m in messages):
+        raise ValueError("no message of the assistant's, so there is nothing to learn")
+    return messages
+
+
 def is_learnt(message):
     return message["role"] == "assistant" and message.get("weight") != 0
 
@@ -165,7 +185,8 @@ def joined(prompt, completion):
 
 def key_of(record):
     """What is asked, normalised: examples with the same are never on both sides of a split."""
-    asked = record.get("text") or record.get("prompt") or [m for m in record["messages"] if m["role"] != "assistant"]
+    asked = next(record[k] for k in ("text", "prompt", "messages") if k in record)
+    asked = asked if isinstance(asked, str) else [m for m in asked if m["role"] != "assistant"]
     asked = asked if isinstance(asked, str) else " ".join(m["content"] for m in asked)
     return " ".join(asked.lower().split())
 
@@ -185,6 +206,7 @@ def write(directory, splits, kind="sft", about=None, tokenizer=None, chat_templa
     manifest.json, with what `about` says of them (licence, sources, task, ...). tokenizer: kept beside them, and counts
     their tokens. chat_template: Jinja, for conversations, rather than the model's own or, if it has none, TEMPLATE.
     """
+    splits = {name: records for name, records in splits.items() if records}
     talk = any("messages" in r or isinstance(r.get("prompt"), list) for records in splits.values() for r in records)
     directory = directory.rstrip("/")
     if not directory or os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
@@ -265,7 +287,7 @@ def fingerprint(manifest):
 # Tokens
 
 
-def tokens(tokenizer, record, train_on_prompt=False):
+def tokens(tokenizer, record):
     """
     A record's ids (n,) int64, from one end-of-text to another, and which of them are to be learnt (n,) bool.
     """
@@ -277,15 +299,13 @@ def tokens(tokenizer, record, train_on_prompt=False):
         said = tokenizer.encode(record["completion"] if "completion" in record else record["text"])
         ids = np.concatenate([start, asked, said, end]).astype(np.int64)
         learnt = np.arange(len(ids)) > len(asked)
-    if train_on_prompt:
-        learnt = np.arange(len(ids)) > 0
     return ids, learnt
 
 
-def sequences(tokenizer, record, train_on_prompt=False):
+def sequences(tokenizer, record):
     """The [(ids, learnt)] of a record: one, or of a pair two, chosen and rejected."""
     if "chosen" not in record:
-        return [tokens(tokenizer, record, train_on_prompt)]
+        return [tokens(tokenizer, record)]
     if isinstance(record["prompt"], str):
         return [tokens(tokenizer, dict(prompt=record["prompt"], completion=record[k])) for k in ("chosen", "rejected")]
     context = [m | {"weight": 0} for m in record["prompt"]]
@@ -298,6 +318,14 @@ def prompt_tokens(tokenizer, prompt):
     if not isinstance(prompt, str):
         return conversation(tokenizer, prompt, answer=True)[0]
     return np.concatenate([[tokenizer.end_of_text], tokenizer.encode(prompt)]).astype(np.int64)
+
+
+def stop_tokens(tokenizer):
+    """The tokens that end what the model says: end-of-text, and the one that ends a turn in its chat template."""
+    if not tokenizer.chat_template:
+        return [tokenizer.end_of_text]
+    ids, learnt = conversation(tokenizer, [dict(role="user", content="a"), dict(role="assistant", content="b")])
+    return sorted({tokenizer.end_of_text, int(ids[learnt][-1])})
 
 
 def conversation(tokenizer, messages, answer=False):
@@ -314,13 +342,18 @@ def conversation(tokenizer, messages, answer=False):
     shielded = [m | {"content": pattern.sub(lambda s: s[0][0] + mark + s[0][1:], m["content"])} for m in messages]
     end = next(t for t, i in special.items() if i == tokenizer.end_of_text)
     render = functools.partial(template_of(tokenizer.chat_template or TEMPLATE), bos_token=end, eos_token=end)
-    ids, learnt, at = [], [], 0
+    ids, learnt, written = [], [], ""
 
-    def add(text, learn):
-        parts = re.split(f"({pattern.pattern})", text)
+    def add(text, turn=False, learn=False):
+        nonlocal written
+        if not text.startswith(written):
+            raise ValueError("the chat template writes earlier turns differently once others follow, so what was "
+                             "learnt would not be what is asked; end each conversation at the turn to learn, or give "
+                             "another with --chat_template")
+        parts, written = re.split(f"({pattern.pattern})", text[len(written) :]), text
         pieces = [[special[p]] if i % 2 else tokenizer.encode(p.replace(mark, "")).tolist()
                   for i, p in enumerate(parts)]
-        if learn and len(parts) == 1:  # a template that does not end a turn: we do, or the model would never stop
+        if turn and len(parts) == 1:  # a template that does not end a turn: we do, or the model would never stop
             pieces.append([tokenizer.end_of_text])
         ends = max((i for i in range(1, len(parts), 2)), default=len(pieces))  # "\n" after <end_of_turn> is not said
         for i, piece in enumerate(pieces):
@@ -331,14 +364,13 @@ def conversation(tokenizer, messages, answer=False):
         if message["role"] == "assistant":
             before = render(messages=shielded[:i], add_generation_prompt=True)
             after = render(messages=shielded[: i + 1], add_generation_prompt=False)
-            if len(before) < at or not after.startswith(before):
+            if not after.startswith(before):
                 raise ValueError("the chat template does not write the prompt of an assistant's turn as it begins the "
                                  "turn itself, so the two can't be told apart; give another with --chat_template")
-            add(before[at:], False)
-            add(after[len(before) :], is_learnt(message))
-            at = len(after)
-    if at == 0 or answer or messages[-1]["role"] != "assistant":
-        add(render(messages=shielded, add_generation_prompt=answer)[at:], False)
+            add(before)
+            add(after, turn=True, learn=is_learnt(message))
+    if answer or messages[-1]["role"] != "assistant":
+        add(render(messages=shielded, add_generation_prompt=answer))
     if ids[:1] != [tokenizer.end_of_text] and ids[:1] != [special.get("<bos>", special.get("<s>"))]:
         ids, learnt = [tokenizer.end_of_text, *ids], [False, *learnt]
     if ids[1:2] == ids[:1]:
@@ -350,14 +382,25 @@ def conversation(tokenizer, messages, answer=False):
 def template_of(source):
     """A Jinja chat template, compiled as Hugging Face's libraries do: sandboxed, with their functions."""
     import jinja2
+    import jinja2.ext
     import jinja2.sandbox
 
     def raise_exception(message):
         raise ValueError(f"the chat template refuses these messages: {message}")
 
+    class Generation(jinja2.ext.Extension):
+        """{% generation %}...{% endgeneration %}, by which some mark the assistant's words: here the words alone."""
+
+        tags = {"generation"}
+
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                               extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = raise_exception
+                                                               extensions=[Generation, jinja2.ext.loopcontrols])
+    environment.globals |= dict(raise_exception=raise_exception,
+                                strftime_now=lambda form: datetime.datetime.now().strftime(form))
     environment.filters["tojson"] = lambda x, **options: json.dumps(x, ensure_ascii=False, **options)
     try:
         template = environment.from_string(source)
@@ -374,13 +417,39 @@ def template_of(source):
     return render
 
 
+def items(tokenizer, records, T):
+    """
+    What is learnt from records in rows of T tokens: [(record's number, [(ids, learnt), ...])], a pair having two
+    sequences, a long text giving several; how many others were shortened, how many of those lost something to learn,
+    and the longest before that. ValueError names the record, counted from 1, in which there is nothing to learn.
+    """
+    found, cut, lost, longest = [], 0, 0, 0
+    for i, record in enumerate(records):
+        try:
+            whole = sequences(tokenizer, record)
+        except ValueError as e:
+            raise ValueError(f"{i + 1}: {e}") from None
+        if "text" in record:
+            (ids, learnt), = whole
+            pieces = [[(ids[s : s + T + 1], learnt[s : s + T + 1])] for s in range(0, max(1, len(ids) - 1), T)]
+        else:
+            pieces = [[fit(*sequence, T + 1) for sequence in whole]]
+            cut += any(len(f[0]) < len(s[0]) for f, s in zip(pieces[0], whole, strict=True))
+            lost += any(f[1].sum() < s[1].sum() for f, s in zip(pieces[0], whole, strict=True))
+        if not all(learnt[1:].any() for piece in pieces for _, learnt in piece):
+            raise ValueError(f"{i + 1} has no token to learn")
+        found += [(i, piece) for piece in pieces]
+        longest = max([longest, *(len(ids) for ids, _ in whole)])
+    return found, cut, lost, longest
+
+
 def fit(ids, learnt, room):
     """
     At most `room` tokens of a sequence: what comes first goes first, but for the first token; the last completion
     stays. One that is too long by itself keeps its beginning, after a quarter of the room's worth of prompt.
     """
-    if len(ids) <= room:
-        return ids, learnt
+    if len(ids) <= room or not learnt.any():
+        return ids[:room], learnt[:room]
     last = int(np.flatnonzero(learnt)[-1])
     start = last - int(np.argmin(learnt[: last + 1][::-1])) + 1  # of the last run of what is to be learnt
     if last + 2 - start <= room:

@@ -234,7 +234,7 @@ class GPT(nn.Module):
                                                     t[i : i + self.chunk_rows()], use_reentrant=False)
                   for i in range(0, len(t), self.chunk_rows())]  # logits are made again in backward, not kept
         zeros = torch.zeros(targets.shape, device=x.device)
-        return zeros.masked_scatter(keep, torch.cat([x.new_zeros(0, dtype=torch.float32), *losses]))
+        return zeros.masked_scatter(keep, torch.cat([x[:0].float().sum(1), *losses]))  # also of nothing a gradient
 
     def token_losses(self, idx, targets, documents=None):
         """idx and targets (B, T) -> the token losses (B, T) in nats, float32; see losses_of."""
@@ -444,8 +444,9 @@ def separate(documents):
 
 
 def cross_entropy(x, weight, targets):
-    """States (N, C), head (V, C) and targets (N,) -> the losses (N,) in nats, float32."""
-    return F.cross_entropy(F.linear(x, weight).float(), targets, reduction="none")
+    """States (N, C), head (V, C) and targets (N,) -> the losses (N,) in nats, all in float32: they are compared."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.cross_entropy(F.linear(x.float(), weight.float()), targets, reduction="none")
 
 
 def penalise(logits, tokens, pad, penalty):

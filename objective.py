@@ -51,6 +51,9 @@ class Pretraining:
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes()).to(device)
         self.names = ("train_loss", "teacher_kl") if teacher else ("train_loss",)
 
+    def has_validation(self):
+        return len(self.held[0]) > 0
+
     def in_words(self):
         corpus = self.corpus
         name = corpus.manifest["tokenizer"]["name"]
@@ -71,8 +74,8 @@ class Pretraining:
         """Takes its own out of a checkpoint's tensors."""
 
     def epoch(self):
-        """Steps in one pass over the data."""
-        return max(1, round(self.corpus.tokens("train") / (self.rows * self.T)))
+        """Steps in one pass over the data, a float."""
+        return self.corpus.tokens("train") / (self.rows * self.T)
 
     def tokens(self, step):
         return self.rows * self.T
@@ -80,9 +83,9 @@ class Pretraining:
     count = tokens
 
     def micro_batches(self, step, rank, world):
-        share = self.rows // world
-        for i in range(rank * share, (rank + 1) * share, self.args.micro_batch):
-            rows = range(i, min(i + self.args.micro_batch, (rank + 1) * share))
+        first, end = rank * self.rows // world, (rank + 1) * self.rows // world
+        for i in range(first, end, self.args.micro_batch):
+            rows = range(i, min(i + self.args.micro_batch, end))
             x, y = self.corpus.batch(step, rows, self.T, self.rows, self.args.seed)
             yield to_device(dict(x=x, y=y), self.device)
 
@@ -114,39 +117,28 @@ class Supervised:
         self.args, self.tokenizer, self.device, self.T, self.teacher = args, tokenizer, device, args.seq_len, teacher
         self.manifest = data.read_manifest(args.data)
         examples.follow_template(tokenizer, self.manifest)
-        self.cut = self.lost = 0
-        self.train, self.names_of = self.read("train")
-        self.val, _ = self.read("val") if "val" in self.manifest["splits"] else ([], [])
+        self.train, self.names_of, self.cut, self.lost, self.longest = self.read("train")
+        self.val, *_ = self.read("val")
         args.batch_size = args.batch_size or max(1, min(32, len(self.train) // 4))
+        self.size = min(args.batch_size, len(self.train))
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes()).to(device)
         self.names = ("train_loss", "teacher_kl") if teacher else ("train_loss",)
         self._order = (None, None)
 
     def read(self, split):
-        """The split's examples as [(ids, learnt)] each, and what they are called."""
-        items, names = [], []
-        for i, record in enumerate(examples.read_split(self.args.data, self.manifest, split)):
-            try:
-                found = examples.sequences(self.tokenizer, record)
-            except ValueError as e:
-                raise ValueError(f"{self.args.data}/{split}.jsonl:{i + 1}: {e}") from None
-            if "text" in record:  # long texts become several examples
-                ids, learnt = found[0]
-                starts = range(0, max(1, len(ids) - 1), self.T)
-                found = [[(ids[s : s + self.T + 1], learnt[s : s + self.T + 1])] for s in starts]
-            else:
-                fitted = [examples.fit(*sequence, self.T + 1) for sequence in found]
-                self.cut += any(len(f[0]) < len(s[0]) for f, s in zip(fitted, found, strict=True))
-                self.lost += any(s[1].sum() > f[1].sum() for f, s in zip(fitted, found, strict=True))
-                found = [fitted]
-            for item in found:
-                if self.args.train_on_prompt:
-                    item = [(ids, np.arange(len(ids)) > 0) for ids, _ in item]
-                if not all(learnt[1:].any() for _, learnt in item):
-                    raise ValueError(f"{self.args.data}/{split}.jsonl:{i + 1} has no token to learn")
-                items.append(item)
-                names.append(str(record.get("id", f"{split}.jsonl:{i + 1}")))
-        return items, names
+        """The split's examples as [(ids, learnt)] each, what they are called, and the counts of examples.items."""
+        records = examples.read_split(self.args.data, self.manifest, split) if split in self.manifest["splits"] else []
+        try:
+            found, *counts = examples.items(self.tokenizer, records, self.T)
+        except ValueError as e:
+            raise ValueError(f"{self.args.data}/{split}.jsonl:{e}") from None
+        if self.args.train_on_prompt:
+            found = [(i, [(ids, np.arange(len(ids)) > 0) for ids, _ in item]) for i, item in found]
+        names = [str(records[i].get("id", f"{split}.jsonl:{i + 1}")) for i, _ in found]
+        return [item for _, item in found], names, *counts
+
+    def has_validation(self):
+        return len(self.val) > 0
 
     def in_words(self):
         """The data in numbers, and one example as the model will see it."""
@@ -154,10 +146,11 @@ class Supervised:
         learnt = sum(int(mask[1:].sum()) for item in self.train for _, mask in item)
         what = "pairs" if self.kind == "pairs" else "examples"
         lines = [f"data     {self.args.data}: {len(self.train):,} training and {len(self.val):,} validation {what}, "
-                 f"{sum(lengths):,} tokens, {learnt:,} of them to learn, the longest example {max(lengths):,}"]
+                 f"{sum(lengths):,} tokens, {learnt:,} of them to learn, the longest of {self.longest:,}"]
         if self.cut:
             lines.append(f"         {self.cut:,} {what} were shortened to {self.T} tokens at the prompt's beginning"
-                         + (f", {self.lost:,} of them lost something to learn" if self.lost else ""))
+                         + (f"; {self.lost:,} lost something to learn, such as the end of an answer" if self.lost
+                            else ""))
         ids, mask = self.train[0][0]
         edges = np.flatnonzero(np.diff(mask)) + 1
         text = "".join(("⟦{}⟧" if learn[0] else "{}").format(self.tokenizer.decode(run))
@@ -172,12 +165,12 @@ class Supervised:
     before_first_step, tensors, restore = Pretraining.before_first_step, Pretraining.tensors, Pretraining.restore
 
     def epoch(self):
-        return max(1, math.ceil(len(self.train) / self.args.batch_size))
+        return len(self.train) / self.size
 
     def chosen(self, step):
         """The examples of this step's batch, by number: each once per epoch, in an order of the epoch's own."""
         n, numbers = len(self.train), []
-        for k in range(step * self.args.batch_size, (step + 1) * self.args.batch_size):
+        for k in range(step * self.size, (step + 1) * self.size):
             epoch, i = divmod(k, n)
             if self._order[0] != epoch:
                 self._order = epoch, np.random.default_rng([self.args.seed, epoch]).permutation(n)
@@ -261,7 +254,7 @@ class Preference(Supervised):
         self.reference = None  # {"train": (N, 2), "val": (N, 2)} float32: log-probabilities of chosen and rejected
 
     def count(self, step):
-        return self.args.batch_size
+        return self.size
 
     def collate(self, rows, items):
         numbers = [i for row in rows for i in row]
@@ -325,6 +318,9 @@ class General:
     def __init__(self, args, tokenizer, device):
         if args.forget_data:
             corpus = data.TokenData(args.forget_data, verify=False)
+            if not corpus.tokens("val"):
+                raise ValueError(f"--forget_data {args.forget_data} has no validation split to measure on; build it "
+                                 "with --val_fraction above 0")
             texts, self.name = (corpus.tokenizer.decode(t) for _, t in corpus.read_documents("val")), args.forget_data
         else:
             with open(GENERAL, encoding="utf-8") as f:
@@ -405,7 +401,8 @@ def token_losses(forward, micro, teacher, args):
 
 def divergence(x, weight, targets, their_x, their_weight, temperature):
     """Sums over rows, (2,) float32: our loss, and the Kullback-Leibler divergence from the teacher to us, in nats."""
-    ours, theirs = (F.linear(a, w).float() for a, w in ((x, weight), (their_x, their_weight)))
+    V = min(len(weight), len(their_weight))  # one may be padded
+    ours, theirs = (F.linear(a, w[:V]).float() for a, w in ((x, weight), (their_x, their_weight)))
     loss = F.cross_entropy(ours, targets, reduction="sum")
     return torch.stack([loss, F.kl_div((ours / temperature).log_softmax(-1), (theirs / temperature).log_softmax(-1),
                                        reduction="sum", log_target=True)])

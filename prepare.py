@@ -12,7 +12,7 @@ Turn documents into token shards, and questions and answers into examples, that 
 `corpus` reads .txt .md, .htm .html (SEC filings and other pages), full-submission .txt .nc, .json .jsonl and .parquet,
 and writes the data directory that data.py describes, with a data card, DATA.md. It can be stopped and run again, and
 machines that share a disk share the work by running the same command: under torchrun, in a Slurm array with RANK and
-WORLD_SIZE set, or by hand. The other three write examples (examples.py).
+WORLD_SIZE set, or by hand. The others write examples (examples.py).
 """
 import argparse
 import collections
@@ -58,32 +58,37 @@ def own_examples(args):
         if isinstance(value, list):
             return [edited(v) for v in value]
         if isinstance(value, dict):
-            return {k: v if k in ("id", "meta", "role") else edited(v) for k, v in value.items()}
+            return {k: v if k == "role" else edited(v) for k, v in value.items()}
         places = pii.find_pii(value) if isinstance(value, str) and args.pii != "keep" else []
         found.update(kind for _, _, kind in places)
         marks = [(a, b, f"[{kind.upper()}]") for a, b, kind in places]
         return pii.edit(value, marks, {})[0] if places and args.pii == "mask" else value
 
-    def read(path):
-        sources.append(dict(path=path, sha256=data.file_sha256(path), licence=args.licence))
-        return [edited(r) for r in examples.read_records(path, kind)]
+    def read(paths):
+        """The records of these files, without copies."""
+        records = [r for path in paths for r in examples.read_records(path, kind)]
+        sources.extend(dict(path=path, sha256=data.file_sha256(path), licence=args.licence) for path in paths)
+        unique = {json.dumps({k: v for k, v in r.items() if k not in ("id", "meta")}, sort_keys=True): r
+                  for r in reversed(records)}
+        print(f"{len(records):,} examples, {len(records) - len(unique):,} exact duplicates dropped")
+        return [edited(r) for r in reversed(unique.values())]
 
     if kind == "pairs" and os.path.isdir(args.paths[0]):
+        if args.paths[1:] or args.val:
+            raise ValueError(f"{args.paths[0]} is a task's directory and brings its own splits; give no other file")
         manifest = data.read_manifest(args.paths[0])
-        splits = examples.against_wrong(args.paths[0], manifest, args.seed)
-        records, policy = [r for part in splits.values() for r in part], manifest["split_policy"]
-        args.licence = args.licence or manifest.get("licence", "")
+        splits = edited(examples.against_wrong(args.paths[0], manifest, args.seed))
+        policy, args.licence = manifest["split_policy"], args.licence or manifest.get("licence", "")
         sources.append(dict(path=args.paths[0], sha256=examples.fingerprint(manifest), licence=args.licence))
+    elif args.val:
+        splits = dict(train=read(args.paths), val=read(args.val))
+        held = {examples.key_of(r) for r in splits["val"]}
+        kept = [r for r in splits["train"] if examples.key_of(r) not in held]
+        print(f"{len(splits['train']) - len(kept):,} examples left out of training, as --val asks the same")
+        splits["train"], policy = kept, "as given, without questions of val in train"
     else:
-        records = [r for path in args.paths for r in read(path)]
-        unique = list({json.dumps(r, sort_keys=True): r for r in records}.values())
         policy = f"by hash of the question, seed {args.seed}: the same questions are on the same side"
-        splits = dict(train=unique, val=[r for path in args.val for r in read(path)]) if args.val else (
-            examples.divide(unique, args.val_fraction, args.seed))
-        asked = {examples.key_of(r) for r in splits["train"]}
-        both = sum(examples.key_of(r) in asked for r in splits["val"])
-        print(f"{len(records):,} examples, {len(records) - len(unique):,} exact duplicates dropped"
-              + (f"; {both:,} questions of --val are in training, too" if both else ""))
+        splits = examples.divide(read(args.paths), args.val_fraction, args.seed)
     template = None
     if args.chat_template:
         with open(args.chat_template, encoding="utf-8") as f:
@@ -92,7 +97,8 @@ def own_examples(args):
         sources=sources, licence=args.licence, split_policy=policy, pii=dict(mode=args.pii, found=dict(found)),
         command={k: v for k, v in vars(args).items() if k not in ("run", "out")}), chat_template=template,
         tokenizer=data.Tokenizer.load(args.tokenizer) if args.tokenizer else None)
-    print("personal data: " + (", ".join(f"{n:,} {k}" for k, n in sorted(found.items())) or "none found")
+    print("personal data: " + ("not looked for" if args.pii == "keep" else
+                               ", ".join(f"{n:,} {k}" for k, n in sorted(found.items())) or "none found")
           + (f" ({'masked' if args.pii == 'mask' else 'left in; --pii mask replaces it'})" if found else ""))
     report_examples(args.out, splits)
 
@@ -110,7 +116,8 @@ def task(args):
         command={k: v for k, v in vars(args).items() if k not in ("run", "out")}))
     print(f"{args.name}: {found.source}; licence {found.licence}")
     for name, value in found.notes.items():
-        print(f"  {name.replace('_', ' ')}: {value}")
+        if value or value == 0:
+            print(f"  {name.replace('_', ' ')}: {in_words(value)}")
     report_examples(args.out, splits)
     test = splits.get("test", splits.get("val"))
     if found.metric == "labels" and test:
@@ -118,8 +125,16 @@ def task(args):
             print(f"  baseline {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}")
 
 
+def in_words(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{k} ({in_words(v)})" if isinstance(v, dict) else f"{k} {in_words(v)}"
+                         for k, v in value.items())
+    return "; ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+
+
 def report_examples(out, splits):
     print(f"wrote {out}: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items())
+          + ("" if splits.get("val") else "; nothing is held out: give more examples, or --val")
           + f"; next: python train.py --data {out} --init CKPT --out DIR")
 
 
@@ -196,7 +211,7 @@ def main():
                        help="e-mail addresses, phone, social security, IBAN, card numbers: mask, count, or don't look")
         p.add_argument("--chat_template", metavar="FILE", help="Jinja, for conversations [the model's, or a plain one]")
         p.add_argument("--tokenizer", metavar="DIR", help="count tokens with this one, and keep it beside them")
-        p.add_argument("--licence", default="", help="of the examples; what is trained on them will say so")
+        p.add_argument("--licence", default="", help="of the examples: what is trained on them will say so")
         p.add_argument("--seed", type=int, default=0, help="of the split")
         p.set_defaults(run=own_examples)
     p = commands.add_parser("task", help="a finance task -> examples", prog="prepare.py task",

@@ -197,7 +197,8 @@ def finqa(path, val_fraction=0.1, seed=0, context="gold", name="FinQA"):
                 found[side] = found.get(side, {}) | known
                 no_gold += len(records) - len(known)
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            raise ValueError(f"{file} is not as {name} is handed out ({error!r}); take the file unchanged") from None
+            raise ValueError(f"{file} is not as {name} is handed out ({type(error).__name__}); take the file "
+                             "unchanged") from None
     splits = {side: list(found.get(side, {}).values()) for side in ("train", "val", "test")}
     records = sum(splits.values(), [])
     if not records:

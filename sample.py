@@ -36,11 +36,12 @@ def read_prompts(path):
             try:
                 record = json.loads(line)
                 if "messages" in record:
-                    messages = examples.messages_of(record, "messages")
-                    prompts.append(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+                    while record["messages"][-1].get("role") == "assistant":
+                        record["messages"].pop()
+                    prompts.append(examples.messages_of(record, "messages"))
                 else:
                     prompts.append("" + (record["prompt"] if "prompt" in record else record["text"]))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError, AttributeError):
                 raise ValueError(f'{path}:{i} is no JSON object with a "prompt" or "messages"') from None
     else:
         prompts = [line for _, line in lines]
@@ -67,22 +68,23 @@ def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=N
     batch share a generator seeded with `seed`, so the same prompts in the same order give the same text. stream: called
     with each new piece of text (one prompt only). with_lengths: (text, tokens up to the end of text) each.
     """
-    texts = []
+    texts, stop = [], examples.stop_tokens(tokenizer)
     device = model.wte.weight.device
     for start in range(0, len(prompts), batch_size):
         rows = [examples.prompt_tokens(tokenizer, p).tolist() for p in prompts[start : start + batch_size]]
         room = max(1, model.config.block_size - max_new_tokens)
-        # a prompt too long for the model keeps its end
-        rows = [r[-max(room, model.config.block_size // 2):] for r in rows]
+        # a prompt too long for the model keeps its beginning-of-text and its end
+        room = max(room, model.config.block_size // 2)
+        rows = [[r[0], *r[1:][-(room - 1) :]] if len(r) > room > 1 else r[-room:] for r in rows]
         width = max(map(len, rows))
         idx = torch.tensor([[tokenizer.end_of_text] * (width - len(r)) + r for r in rows], device=device)
         lengths = torch.tensor([len(r) for r in rows], device=device)
         show = Stream(tokenizer, stream) if stream else None
         out = model.generate(idx, max_new_tokens, temperature, top_k, top_p, repetition_penalty,
-                             stop_tokens=[tokenizer.end_of_text], lengths=lengths,
+                             stop_tokens=stop, lengths=lengths,
                              generator=torch.Generator(device).manual_seed(seed), on_token=show)
         for row in out[:, width:].tolist():
-            end = row.index(tokenizer.end_of_text) if tokenizer.end_of_text in row else len(row)
+            end = next((i for i, token in enumerate(row) if token in stop), len(row))
             texts.append((tokenizer.decode(row[:end]), end) if with_lengths else tokenizer.decode(row[:end]))
     return texts
 
@@ -92,9 +94,10 @@ class Stream:
 
     def __init__(self, tokenizer, write):
         self.tokenizer, self.write, self.tokens, self.shown = tokenizer, write, [], 0
+        self.stop = examples.stop_tokens(tokenizer)
 
     def __call__(self, token):
-        if token.item() == self.tokenizer.end_of_text:
+        if token.item() in self.stop:
             return
         self.tokens.append(token.item())
         text = self.tokenizer.decode(self.tokens)

@@ -82,6 +82,7 @@ def load(name, path, *, split="dedup", agreement="50", val_fraction=0.1, seed=0)
     if labels:
         labels = labels if name != "sections" else [" " + SECTIONS[k] for k in keys]
         notes["labels"] = {k: dict(sorted(Counter(r["meta"]["label"] for r in v).items())) for k, v in splits.items()}
+    licence = notes.pop("licence", None) or licence  # of sections: what the filings' source says
     return Task(name, splits, labels, "labels" if labels else "programs", licence, source, policy, notes)
 
 
@@ -329,6 +330,7 @@ def sections(path, options):
                 records += [record(f"{document['id']}-{key}-{i}", f"Passage: {passage}\n\nSection:", SECTIONS[key],
                                    company=meta.get("company", ""), owner=owner) for i, passage in enumerate(found)]
     notes["passages"] = len(records)
+    stated = sorted({f["licence"] for f in inputs} - {"not stated"})
     records, removed = without_copies(records)
     company = companies(np.array([r["meta"].pop("owner") for r in records], np.uint64), same)
     notes = dict(notes) | removed | {"companies": len({*company.tolist()})}
@@ -340,6 +342,7 @@ def sections(path, options):
         count[company[i], records[i]["completion"]] += 1
         kept += [i] * (count[company[i], records[i]["completion"]] <= PER_COMPANY)
     notes[f"beyond {PER_COMPANY} of a label and company"] = len(records) - len(kept)
+    notes |= {"licence": " and ".join(stated)} if stated else {}
     policy = (f"whole companies (joined by CIK and name): 20 % test, {options.val_fraction:.0%} of the rest val, in "
               f"the order of a hash of company and seed {options.seed}")
     return divide([records[i] for i in kept], company[kept], options), policy, notes
@@ -408,7 +411,7 @@ def measure(task_about, records, answers):
             "f1": 2 * right / np.maximum(said + support, 1), "support": support}
     names = [label.strip() for label in labels]
     result = {"n": n, "accuracy": float(right.sum() / n), "accuracy_95": wilson(int(right.sum()), n),
-              "macro_f1": float(each["f1"].mean()), "weighted_f1": float(each["f1"] @ support / n),
+              "macro_f1": float(each["f1"][support + said > 0].mean()), "weighted_f1": float(each["f1"] @ support / n),
               "unparsed": int(confusion[:, -1].sum()),
               "per_label": {name: {k: v[i].item() for k, v in each.items()} for i, name in enumerate(names)},
               "confusion": {name: dict(zip([*names, "unparsed"], row, strict=True))

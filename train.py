@@ -49,12 +49,14 @@ PEAK_TFLOPS = {
     "RTX 4060": 30, "RTX 3090 Ti": 80, "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
 FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens", "batch_size", "packing",
-         "train_on_prompt", "dpo_beta", "label_smoothing", "teacher", "teacher_share", "temperature", "replay",
+         "train_on_prompt", "dpo_beta", "label_smoothing", "teacher_share", "temperature", "replay",
          "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
          "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
 LR = {"lm": {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}, "sft": {"adamw": 2e-5, "muon": 2e-4, "lora": 2e-4},
       "pairs": {"adamw": 5e-7, "muon": 5e-6, "lora": 5e-6}}
+OF_KIND = dict(packing=("sft", "pairs"), train_on_prompt=("sft",), dpo_beta=("pairs",), label_smoothing=("pairs",),
+               teacher=("lm", "sft"))
 EPOCHS = {"lm": 1, "sft": 3, "pairs": 1}
 
 
@@ -80,7 +82,8 @@ def flags():
     g.add_argument("--lora_rank", type=cli.positive(int), help="train adapters of this rank and nothing else")
     g.add_argument("--lora_alpha", type=cli.positive(float), default=32.0, help="the adapters count alpha / rank times")
     g.add_argument("--lora_targets", default="all-linear", help="or names with commas: c_attn,mlp.c_proj")
-    g.add_argument("--lora_dropout", type=cli.fraction, default=0.0, help="on the adapters' input")
+    g.add_argument("--lora_dropout", type=cli.fraction,
+                   help="on the adapters' input [0, or what --init has]")
     g.add_argument("--rslora", action="store_true", help="alpha / sqrt(rank) times instead")
     g.add_argument("--quantize", choices=("nf4",), help="keep the frozen linears in 4 bits: QLoRA")
     g = p.add_argument_group("batch and length")
@@ -98,7 +101,8 @@ def flags():
                    help="several examples to a row, which do not see each other")
     g.add_argument("--train_on_prompt", action="store_true", help="learn the prompts, too")
     g.add_argument("--dpo_beta", type=cli.positive(float), default=0.1, help="of pairs: how dear it is to move away")
-    g.add_argument("--label_smoothing", type=cli.fraction, default=0.0, help="of pairs: the share ranked wrongly")
+    g.add_argument("--label_smoothing", type=float, default=0.0,
+                   help="of pairs: the share ranked wrongly, below 0.5")
     g = p.add_argument_group("what is kept of before, and from whom to learn")
     g.add_argument("--forget_data", metavar="DIR", help="of kind lm: its validation loss is printed before and after "
                    "[a page of general text]")
@@ -160,12 +164,16 @@ def read_args():
         raise ValueError(f"{args.out} already holds a run; add --resume to go on with it, or choose another --out")
     if args.lora_rank and args.optimizer != "adamw":
         parser.error(f"--optimizer {args.optimizer} is not for LoRA, whose matrices are thin; leave it out")
+    goes_on = checkpoint.is_adapter(checkpoint.resolve(args.init))
     alone = [name for name in ("quantize", "lora_alpha", "lora_targets", "lora_dropout", "rslora")
-             if getattr(args, name) != parser.get_default(name) and not args.lora_rank]
+             if getattr(args, name) != parser.get_default(name) and not args.lora_rank
+             and not (goes_on and name == "lora_dropout")]
     if alone:
         parser.error(f"--{alone[0]} is about LoRA; add --lora_rank 16 to train an adapter")
     if not args.data:
         parser.error("--data is missing: name a data directory, made by: python prepare.py corpus PATH --out DIR")
+    if not 0 <= args.label_smoothing < 0.5:
+        parser.error(f"--label_smoothing {args.label_smoothing} is not in [0, 0.5)")
     if args.replay and not args.forget_data:
         parser.error("--replay needs text to replay; name a data directory of kind lm with --forget_data")
     return args, None
@@ -196,6 +204,7 @@ def build_model(args, kind, resumed):
                              f"training it, or merge it first: python checkpoint.py merge {args.init} --out DIR")
         args.lora_rank, args.lora_alpha, args.rslora = layer.rank, layer.alpha, layer.rslora
         args.quantize = "nf4" if lora.is_quantized(model) else None
+        args.lora_dropout = layer.dropout if args.lora_dropout is None else args.lora_dropout
         for layer in found.values():
             layer.dropout = args.lora_dropout
     c = model.config
@@ -207,6 +216,7 @@ def build_model(args, kind, resumed):
     if args.seq_len > c.block_size:
         raise ValueError(f"--seq_len {args.seq_len} is longer than the {c.block_size} positions of {source}")
     if args.lora_rank and not found:
+        args.lora_dropout = args.lora_dropout or 0.0
         lora.add_lora(model, args.lora_rank, args.lora_alpha, args.lora_targets, args.lora_dropout, args.quantize,
                       args.rslora)
     if lora.is_quantized(model) and not args.lora_rank:
@@ -344,6 +354,8 @@ def cut_log(run, step):
 
 def print_plan(args):
     local = checkpoint.resolve(args.init)
+    if checkpoint.is_adapter(local):
+        local = checkpoint.resolve(lora.read_adapter(local)[0]["base_model_name_or_path"])
     if os.path.isdir(local):
         config = read_config(local)
     else:
@@ -361,10 +373,10 @@ def print_plan(args):
                      args.optimizer == "muon", batch * T < args.batch_tokens))
 
 
-def replayed(args, learn, tokenizer, device, world):
+def replayed(args, learn, tokenizer, device):
     """Windows of --forget_data beside each batch: as many tokens as their share of the loss asks for."""
-    mean = sum(learn.tokens(step) for step in range(min(10, learn.epoch()))) / min(10, learn.epoch())
-    rows = max(1, round(mean * args.replay / (1 - args.replay) / args.seq_len / world)) * world
+    mean = sum(learn.tokens(step) for step in range(10)) / 10
+    rows = max(1, round(mean * args.replay / (1 - args.replay) / args.seq_len))
     return objective.Pretraining(args, args.forget_data, tokenizer, device, rows=rows)
 
 
@@ -374,12 +386,12 @@ def result_in_words(result):
     if "val_perplexity" in result:
         words.append(f"perplexity {result['val_perplexity']:.2f}  {result['val_bpb']:.4f} bits/byte")
     if "val_accuracy" in result:
-        words.append(f"ranked rightly {result['val_accuracy']:.1%}  margin {result['val_margin']:.3f}")
+        words.append(f"{result['val_accuracy']:.1%} of margins grew, by {result['val_margin']:.3f} in the mean")
     if "seen_loss" in result:
         words.append(f"on examples of training {result['seen_loss']:.4f}, "
                      f"a gap of {result['val_loss'] - result['seen_loss']:+.4f}")
     if "general_loss" in result:
-        words.append(f"general text {result['general_loss']:.4f}")
+        words.append(f"loss on other text {result['general_loss']:.4f}")
     return "  ".join(words)
 
 
@@ -402,14 +414,21 @@ def first_not_finite(model, micros, autocast):
     return found[0] if found else None
 
 
-def cut_batch(args, kind, world, device):
+def check_flags(args, kind):
+    """Flags that would do nothing on data of this kind."""
+    for name, kinds in OF_KIND.items():
+        if kind not in kinds and getattr(args, name) != flags().get_default(name):
+            raise ValueError(f"--{name} is about data of kind {' or '.join(kinds)}; {args.data} is of kind {kind}")
+
+
+def cut_batch(args, kind, world, device, size=None):
     """Sets args.micro_batch, the rows at a time on a rank; returns the batch in words."""
     T = args.seq_len
     room = max(1, (16384 if device.type == "cuda" else 4096) // (2 * T if kind == "pairs" else T))
     if kind != "lm":
         args.micro_batch = args.micro_batch or room
         rows = f"packed into rows of up to {2 * T if kind == 'pairs' else T} tokens" if args.packing else "a row each"
-        return (f"{args.batch_size} {'pairs' if kind == 'pairs' else 'examples'} a step, {rows}, "
+        return (f"{size} {'pairs' if kind == 'pairs' else 'examples'} a step, {rows}, "
                 f"{args.micro_batch} rows at a time on each of {world} ranks")
     rows = args.batch_tokens // T
     if rows * T != args.batch_tokens or rows % world:
@@ -441,6 +460,10 @@ def load_teacher(args, tokenizer, device, dtype):
         return None
     if not 0 < args.teacher_share <= 1:
         raise ValueError(f"--teacher_share {args.teacher_share} is not in (0, 1]")
+    if "://" in args.teacher:
+        raise ValueError(f"--teacher {args.teacher} is an address, which gives words and no probabilities; ask it for "
+                         f"them: python prepare.py distill PROMPTS --teacher {args.teacher} --out DIR")
+    args.teacher = checkpoint.resolve(args.teacher)
     teacher, theirs = checkpoint.load(args.teacher)
     if not theirs.same_as(tokenizer):
         raise ValueError(f"the teacher {args.teacher} has another tokenizer, so its distribution is over other tokens; "
@@ -476,9 +499,8 @@ def main():
     lineage = resumed and licence.read(resumed)
     if not lineage:
         lineage = licence.lineage("adapter" if args.lora_rank else "model", source and args.init,
-                                  source if os.path.isdir(source or "") else model.origin, learnt_from(args, manifest))
-    for line in licence.in_words(lineage):
-        say("licence  " + line)
+                                  source if os.path.isdir(source or "") else model.origin, learnt_from(args, manifest),
+                                  lora.weights_sha256(model.origin) if model.origin else None)
     base = dict(lineage=lineage)
     if args.lora_rank:
         where = lora.read_adapter(source)[0]["base_model_name_or_path"] if checkpoint.is_adapter(source) else (
@@ -486,11 +508,19 @@ def main():
         base |= dict(base=where, base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
         lora.cast_frozen(model, getattr(torch, dtype))
     model.to(device)
+    check_flags(args, kind)
     learn = objective.make(args, tokenizer, device, load_teacher(args, tokenizer, device, dtype))
-    batch_in_words = cut_batch(args, kind, world, device)
+    if args.patience and not learn.has_validation():
+        raise ValueError(f"--patience {args.patience} watches the validation loss, but {args.data} holds nothing out")
+    batch_in_words = cut_batch(args, kind, world, device, getattr(learn, "size", None))
     parts = [(learn, 1.0 - args.replay)]
     if args.replay:
-        parts.append((replayed(args, learn, tokenizer, device, world), args.replay))
+        parts.append((replayed(args, learn, tokenizer, device), args.replay))
+    fingerprints = dict(data_fingerprint=learn.fingerprint())
+    if args.replay:
+        fingerprints["replay_fingerprint"] = parts[1][0].fingerprint()
+    if args.teacher:
+        fingerprints["teacher_sha256"] = lora.weights_sha256(args.teacher)
     general = objective.General(args, tokenizer, device) if args.init != "scratch" else None
     epoch = learn.epoch()
     args.steps = args.steps or max(1, round((args.epochs or EPOCHS[kind]) * epoch))
@@ -503,6 +533,8 @@ def main():
     trainable, total = lora.count(model)
     for line in learn.in_words():
         say(line)
+    for line in licence.in_words(lineage):
+        say("licence  " + line)
     say(f"model    {total:,} parameters: {args.n_layer} layers, {args.n_head} heads, "
         f"{args.n_embd} channels, context {args.seq_len}, from {source or 'scratch'}")
     if args.lora_rank:
@@ -522,9 +554,11 @@ def main():
     best = dict(step=0, val_loss=None, val_bpb=None)
     if resumed:
         tensors, state = checkpoint.load_state(resumed)
-        if state["data_fingerprint"] != learn.fingerprint():
-            raise ValueError(f"{args.data} is not the data this run was trained on; "
-                             "name that directory with --data, or start a new run")
+        for name, fingerprint in fingerprints.items():
+            if state.get(name, fingerprint) != fingerprint:
+                flag = dict(data_fingerprint="data", replay_fingerprint="forget_data", teacher_sha256="teacher")[name]
+                raise ValueError(f"{getattr(args, flag)} is not what this run was trained with; "
+                                 f"name that directory with --{flag}, or start a new run")
         if state.get("trainable", trainable) != trainable:
             raise ValueError(f"{resumed} trained {state['trainable']:,} parameters, not {trainable:,}")
         learn.restore(tensors)
@@ -542,8 +576,9 @@ def main():
                              "--out must be a folder that all of them share")
     if rank == 0:
         os.makedirs(args.out, exist_ok=True)
-        if args.lora_rank and not resumed:
-            checkpoint.mark_as_base(base["base"], args.out)
+        for path in (base.get("base"), args.teacher):  # which this run needs as they are
+            if path and not resumed:
+                checkpoint.mark_as_base(path, args.out)
         checkpoint.clean(args.out)
         if resumed:
             checkpoint.point_to(args.out, step)  # a kill may have come between the rename and this
@@ -575,7 +610,7 @@ def main():
         if rank == 0:
             state = dict(step=step, tokens=tokens, validated=validated, stale=stale, skipped=skipped, best=best,
                          general_loss=before, scaler=scaler.state_dict(), args=vars(args), trainable=trainable,
-                         data_fingerprint=learn.fingerprint(), torch=torch.__version__)
+                         torch=torch.__version__, **fingerprints)
             checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers) | learn.tensors(),
                             state, args.keep, **base)
             if step >= args.steps or time.perf_counter() - plotted[0] > 60:
@@ -700,7 +735,7 @@ def main():
         f"; best validation loss {best['val_loss']:.4f}" + (f" ({best['val_bpb']:.4f} bits/byte)" if best["val_bpb"]
                                                             else "") + f" at step {best['step']:,}"
         + (f": {checkpoint.step_directory(args.out, best['step'])}" if 0 < best["step"] < step else "")))
-    say(f"sample from it with: python sample.py {args.out}"
+    say(f"sample from it with: python sample.py {args.out}" + " --chat" * bool(manifest.get("chat_template"))
         + (f"; peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GB" if device.type == "cuda" else ""))
     if world > 1:
         dist.destroy_process_group()

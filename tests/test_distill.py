@@ -206,7 +206,7 @@ def test_a_text_file_and_raw_completions(tmp_path):
         out = ask(tmp_path, teacher, path, "--raw", "--val_fraction", 0)
     assert [(r["prompt"], r["completion"]) for r in lines(out / "train.jsonl")] == [
         ("One", " and more\n"), ("Two ", " and more\n")]
-    assert not lines(out / "val.jsonl") and "messages" not in teacher.requests[0][2]
+    assert not (out / "val.jsonl").exists() and "messages" not in teacher.requests[0][2]
 
 
 def test_what_is_not_worth_learning_is_listed_with_the_reason(tmp_path):
@@ -510,7 +510,7 @@ def test_a_full_disk_stops_it_and_nothing_is_lost(tmp_path, monkeypatch):
 
 def test_when_all_is_dropped_other_flags_may_keep_it_without_asking_again(tmp_path):
     with Teacher({"*": [{"finish_reason": "length"}] * 9}) as teacher:
-        with pytest.raises(ValueError, match="no example is left"):
+        with pytest.raises(ValueError, match="no answer is worth learning"):
             ask(tmp_path, teacher, some(9))
         out = ask(tmp_path, teacher, some(9), "--keep_truncated")
     assert figures(out)["kept"] == 9 and sum(teacher.asked.values()) == 9

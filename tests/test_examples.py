@@ -77,7 +77,10 @@ def test_a_completion_is_not_glued_to_the_prompts_last_word():
     (dict(prompt="p", completion=3), "not a text"), (dict(messages=[]), "not a list of messages"),
     (dict(messages=[dict(role="user", content="q")]), "nothing to learn"),
     (dict(messages=[dict(role="king", content="q")]), "needs a role"), (dict(messages=["q"]), "not a JSON object"),
-    (dict(messages=[dict(role="assistant", content=" ")]), "message is empty"), (dict(instruction="do"), "'output'")])
+    (dict(messages=[dict(role="assistant", content=" ")]), "message is empty"), (dict(instruction="do"), "'output'"),
+    (dict(prompt=TALK[:1], completion=TALK[1:2]), "nothing to learn"), ("{\"text\":" + "[" * 5000, "nested"),
+    ('{"text": "\\ud800"}', "half"),
+    (dict(prompt="q", chosen="a", rejected="b"), "prepare.py pairs"), (dict(prompt="q", completion=" "), "is empty")])
 def test_malformed_lines_are_named_by_number(tmp_path, record, says):
     path = write(tmp_path / "a.jsonl", dict(text="good"), record)
     with pytest.raises(ValueError, match=r"a\.jsonl:2") as error:
@@ -105,6 +108,7 @@ def test_a_question_is_on_one_side_of_the_split():
     keys = {side: {*map(examples.key_of, found)} for side, found in splits.items()}
     assert len(splits["val"]) == 24 and not keys["train"] & keys["val"]
     assert splits != examples.divide(records, 0.2, seed=1)
+    assert len(examples.divide([dict(prompt="", completion="a"), dict(text="b")], 0.5, 0)["train"]) == 1
     assert examples.divide(records[:3], 0.5, 0)["val"] == []  # a single question can't be on both sides
 
 
@@ -182,6 +186,42 @@ def test_templates_that_would_teach_nonsense_are_refused(tokenizer, template, sa
     with pytest.raises(ValueError, match=says):
         examples.conversation(tokenizer, TALK)
     tokenizer.chat_template = None
+
+
+def test_templates_in_the_wild(tokenizer):
+    """Generation tags, dates, and a history that is rewritten: what can't be learnt as it is asked is refused."""
+    tokenizer.chat_template = ("{{ bos_token }}{{ strftime_now('%Y') }}{% for m in messages %}"
+                               "{% if m.role == 'assistant' %}A:{% generation %}{{ m.content }}{{ eos_token }}"
+                               "{% endgeneration %}{% else %}Q:{{ m.content }}{% endif %}{% endfor %}"
+                               "{% if add_generation_prompt %}A:{% endif %}")
+    ids, learnt = examples.conversation(tokenizer, TALK)
+    end = "<|endoftext|>"
+    assert tokenizer.decode(ids[learnt]) == f"An annual report.{end}A quarterly one.{end}"
+    tokenizer.chat_template = ("{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}A:"
+                               "{% if loop.last %}"
+                               "{{ m.content }}{% else %}{{ m.content[:3] }}{% endif %}{{ eos_token }}{% else %}"
+                               "Q:{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}A:{% endif %}")
+    assert len(examples.conversation(tokenizer, TALK[:3])[0])
+    with pytest.raises(ValueError, match="earlier turns differently"):
+        examples.conversation(tokenizer, TALK)
+    tokenizer.chat_template = None
+
+
+def test_the_same_history_is_written_alike_in_examples_and_in_pairs(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}" \
+                              "{% if add_generation_prompt %}assistant: {% endif %}"
+    ids, _ = examples.conversation(tokenizer, TALK)
+    pair = dict(prompt=TALK[:4], chosen=TALK[4]["content"], rejected="no")
+    (chosen, learnt), _ = examples.sequences(tokenizer, pair)
+    asked = examples.prompt_tokens(tokenizer, TALK[:4])
+    tokenizer.chat_template = None
+    assert chosen.tolist() == ids.tolist() and asked.tolist() == ids[: len(asked)].tolist()
+    assert not learnt[: len(asked)].any()
+
+
+def test_stop_tokens(tokenizer, chatml):
+    assert examples.stop_tokens(tokenizer) == [tokenizer.end_of_text]
+    assert examples.stop_tokens(chatml) == [tokenizer.end_of_text, chatml.vocab_size - 1]
 
 
 def test_a_template_that_does_not_end_a_turn_is_helped(tokenizer):

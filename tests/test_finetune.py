@@ -147,7 +147,7 @@ def test_a_step_is_what_the_formula_says(folders, tokenizer):
 def test_every_example_once_an_epoch_in_an_order_of_its_own(folders, tokenizer):
     learn = made("sft", folders, tokenizer)
     n = len(learn.train)
-    assert n == 32 and learn.epoch() == 4
+    assert n == 32 and learn.epoch() == 4.0
     first, second = ([i for step in steps for i in learn.chosen(step)] for steps in (range(4), range(4, 8)))
     assert sorted(first) == sorted(second) == list(range(n)) and first != second
     again = made("sft", folders, tokenizer)
@@ -194,6 +194,7 @@ def test_long_texts_and_long_prompts(tokenizer, tmp_path):
     assert all(len(w) <= 65 for w, _ in windows) and len(cut) == 65
     assert tokenizer.decode(cut[learnt][:-1]) == " It rose." and cut[-1] == tokenizer.end_of_text
     assert learn.cut == 1 and learn.lost == 0 and "shortened" in " ".join(learn.in_words())
+    assert learn.longest > 300
     learn = objective.make(flags(out, train_on_prompt=True), tokenizer, torch.device("cpu"))
     assert learn.train[-1][0][1].sum() == 64
 
@@ -233,6 +234,13 @@ def test_dpo_is_trls_formula_on_the_same_logits(folders, tokenizer, smoothing):
     expected[0].backward()
     for name, p in model.named_parameters():
         assert (p.grad - grads[name]).abs().max() <= 1e-4 * p.grad.abs().max() + 1e-8, name
+
+
+def test_a_rank_without_a_pair_still_takes_part(folders, tokenizer):
+    learn = made("pairs", folders, tokenizer, micro_batch=64)
+    learn.before_first_step(small(), contextlib.nullcontext)
+    last = [learn.losses(small(), micro)[0] for micro in learn.micro_batches(0, 7, 8)]  # of rows there are fewer
+    assert [loss.item() for loss in last] == [0.0] and last[0].requires_grad
 
 
 @pytest.mark.parametrize("start", ["full", "a fresh adapter", "an adapter with something in it"])
@@ -351,6 +359,13 @@ def test_stopping_early(folders, trained, tmp_path, capsys):
     assert checkpoint.steps(tmp_path / "run")[-1] == log[-1]["step"]
 
 
+def test_the_dropout_of_an_adapter(folders, trained, tmp_path):
+    tune(folders["sft"], trained, tmp_path / "sft", "--steps", 2, "--lora_rank", 2, "--lora_dropout", 0.25)
+    for out, more, expected in (("kept", [], 0.25), ("given", ["--lora_dropout", 0.5], 0.5)):
+        tune(folders["sft"], tmp_path / "sft", tmp_path / out, "--steps", 1, *more)
+        assert lora.read_adapter(checkpoint.resolve(str(tmp_path / out)))[0]["lora_dropout"] == expected
+
+
 def test_an_adapter_goes_on(folders, trained, tmp_path, capsys):
     """SFT with LoRA, then DPO from that adapter: the same adapter trains on, against itself as it was (guard 14)."""
     tune(folders["sft"], trained, tmp_path / "sft", "--steps", 3, "--lora_rank", 2)
@@ -360,6 +375,19 @@ def test_an_adapter_goes_on(folders, trained, tmp_path, capsys):
     assert dpo["r"] == 2 and dpo["base_model_name_or_path"] == sft["base_model_name_or_path"]
     fails("train.py", "--data", folders["pairs"], "--init", tmp_path / "sft", "--out", tmp_path / "no",
           "--lora_rank", 4, says=["adapter of rank 2", "leave out --lora_rank"], leaves=tmp_path / "no")
+
+
+def test_resuming_with_other_data_or_another_teacher_is_refused(folders, trained, corpus, tmp_path):
+    tune(folders["sft"], trained, tmp_path / "run", "--steps", 2, "--replay", 0.25, "--forget_data", corpus,
+         "--teacher", trained)
+    other = shutil.copytree(corpus, tmp_path / "other")
+    manifest = json.load(open(other / "manifest.json"))
+    manifest["splits"]["val"]["shards"] = []
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    small().save_pretrained(tmp_path / "teacher", Tokenizer.load(corpus))
+    for flag, path, says in (("--forget_data", other, "validation split"), ("--data", folders["pairs"], "kind"),
+                             ("--teacher", tmp_path / "teacher", "--teacher")):
+        fails("train.py", "--out", tmp_path / "run", "--resume", flag, path, says=says)
 
 
 def test_replay_is_its_share_of_the_loss(folders, corpus, trained, tmp_path, tokenizer):
@@ -388,7 +416,9 @@ def test_what_is_not_finite_is_named(folders, trained, tmp_path, capsys):
 
 @pytest.mark.parametrize("flags, says", [
     (["--init", "scratch"], "name one with --init"), (["--epochs", "0"], "above zero"),
-    (["--teacher", "{other}"], "another tokenizer"), (["--teacher_share", "2", "--teacher", "{trained}"], "(0, 1]"),
+    (["--teacher", "{other}"], "another tokenizer"), (["--teacher", "http://x/v1"], "prepare.py distill"),
+    (["--dpo_beta", "0.2"], "of kind pairs"), (["--label_smoothing", "0.6"], "[0, 0.5)"),
+    (["--teacher_share", "2", "--teacher", "{trained}"], "(0, 1]"),
     (["--seq_len", "65"], "64 positions"), (["--forget_data", "{sft}"], "not a corpus")])
 def test_flags_that_do_not_fit(flags, says, folders, trained, tmp_path):
     other = tmp_path / "other"
@@ -410,7 +440,7 @@ def test_examples_that_cannot_be(name, content, says, tmp_path, capsys):
     else:  # copies of one: it trains, and there is none to hold out
         command("prepare.py", "sft", path, "--out", out)
         assert "2 exact duplicates" in capsys.readouterr().out
-        assert json.load(open(out / "manifest.json"))["splits"]["val"]["examples"] == 0
+        assert [*json.load(open(out / "manifest.json"))["splits"]] == ["train"]
 
 
 def test_personal_data_in_examples(tmp_path, capsys):
