@@ -63,6 +63,14 @@ def fraction(text):
     return value
 
 
+def figures_in_words(value):
+    """Figures for people: {"train": 3, "by": {"a": 1}} -> train 3, by (a 1)."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} ({figures_in_words(v)})" if isinstance(v, dict) else f"{k} {figures_in_words(v)}"
+                         for k, v in value.items())
+    return "; ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+
+
 def add_machine_flags(parser):
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",

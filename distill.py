@@ -429,7 +429,8 @@ def write(args, prompts, count, answers, rejected, out):
                          "ask again with other flags, such as more --max_new_tokens")
     given = [answers[p["key"]] for p in prompts if p["key"] in answers]
     figures = summarise(given, kept, dropped, args) | dict(boilerplate=boilerplate)
-    fetch.say("\n".join(f"  {name.replace('_', ' ')}: {value}" for name, value in figures.items()))
+    fetch.say("\n".join(f"  {name.replace('_', ' ')}: {cli.figures_in_words(value)}"
+                        for name, value in figures.items() if value))
     with open(args.prompts, "rb") as f:
         source = dict(path=args.prompts, sha256=hashlib.sha256(f.read()).hexdigest(), prompts=count)
     allowed = args.licence

@@ -243,14 +243,16 @@ class Preference(Supervised):
     """
     Direct preference optimization (Rafailov et al. 2023) with label smoothing (Mitchell 2023): the chosen answer shall
     gain on the rejected one, against the model as it was before the first step. Its log-probabilities are taken once,
-    then; no copy of it is kept.
+    then; no copy of it is kept. A pair is as well served by a rejected answer that becomes unlikely as by a chosen one
+    that becomes likely, and often both become unlikelier: args.dpo_sft adds the chosen answer's own loss per token
+    (Pang et al. 2024).
     """
 
     kind, room_for = "pairs", 2
 
     def __init__(self, args, tokenizer, device):
         super().__init__(args, tokenizer, device)
-        self.names = ("train_loss", "accuracy", "margin")
+        self.names = ("train_loss", "accuracy", "margin", "chosen_loss")
         self.reference = None  # {"train": (N, 2), "val": (N, 2)} float32: log-probabilities of chosen and rejected
 
     def count(self, step):
@@ -262,19 +264,24 @@ class Preference(Supervised):
         return super().collate(rows, items) | dict(reference=reference, pairs=len(numbers))
 
     def losses(self, forward, micro):
-        chosen, rejected = self.log_probabilities(forward, micro).unbind(1)
+        (chosen, rejected), lengths = self.log_probabilities(forward, micro)
         reference = micro["reference"][:, 0] - micro["reference"][:, 1]
         margin = self.args.dpo_beta * (chosen - rejected - reference)  # between the implicit rewards
         smooth = self.args.label_smoothing
         loss = (-(1 - smooth) * F.logsigmoid(margin) - smooth * F.logsigmoid(-margin)).sum()
-        return loss, torch.stack([loss, (margin > 0).float().sum(), margin.sum()]).detach()
+        chosen_loss = (-chosen / lengths).sum()
+        sums = torch.stack([loss, (margin > 0).float().sum(), margin.sum(), chosen_loss]).detach()
+        return loss + self.args.dpo_sft * chosen_loss, sums
 
     def log_probabilities(self, forward, micro):
-        """(pairs, 2): those of the tokens to learn, summed over each sequence."""
+        """
+        (2, pairs): those of the tokens to learn, summed over chosen and rejected answers; and how many the chosen have.
+        """
         _, losses = forward(micro["x"], micro["y"], documents=micro["documents"], criterion=GPT.losses_of)
-        n = 2 * micro["pairs"]
-        sums = torch.zeros(n + 2, device=losses.device).index_add(0, micro["documents"].flatten(), -losses.flatten())
-        return sums[:n].view(-1, 2)
+        places, n = micro["documents"].flatten(), 2 * micro["pairs"]
+        sums, lengths = (torch.zeros(n + 2, device=losses.device).index_add(0, places, values.flatten().float())
+                         for values in (-losses, micro["y"] >= 0))
+        return sums[:n].view(-1, 2).t(), lengths[:n:2]
 
     @torch.no_grad()
     def before_first_step(self, model, autocast):
@@ -287,8 +294,8 @@ class Preference(Supervised):
             for i in range(0, len(rows), self.args.micro_batch):
                 part = rows[i : i + self.args.micro_batch]
                 with autocast():
-                    values = self.log_probabilities(model, to_device(self.collate(part, items), self.device))
-                found[split][[i for row in part for i in row]] = values.float().cpu()
+                    values, _ = self.log_probabilities(model, to_device(self.collate(part, items), self.device))
+                found[split][[i for row in part for i in row]] = values.t().cpu()
         self.reference = found
         model.train()
 
@@ -305,10 +312,10 @@ class Preference(Supervised):
 
         found = {}
         for name, items, numbers in (("val", self.val, range(len(self.val))), ("seen", self.train, self.some_seen())):
-            loss, right, margin, pairs = add_up(self.batches(items, numbers), sums)
+            *values, pairs = add_up(self.batches(items, numbers), sums, size=5)
             if pairs:
-                found |= {f"{name}_loss": loss / pairs, f"{name}_accuracy": right / pairs,
-                          f"{name}_margin": margin / pairs}
+                found |= {f"{name}_{key}": value / pairs
+                          for key, value in zip(("loss", *self.names[1:]), values, strict=True)}
         return found
 
 
@@ -428,10 +435,10 @@ def in_words(sums):
 
 
 @torch.no_grad()
-def add_up(batches, sums, model, autocast, device, rank, world):
+def add_up(batches, sums, model, autocast, device, rank, world, size=4):
     """sums(model, micro), a vector, added up over all batches, which the ranks share: a list of floats."""
     model.eval()
-    total = torch.zeros(4, dtype=torch.float64)
+    total = torch.zeros(size, dtype=torch.float64)
     for batch in batches[rank::world]:
         with autocast():
             total += sums(model, to_device(batch, device)).double().cpu()

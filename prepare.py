@@ -99,7 +99,7 @@ def own_examples(args):
         tokenizer=data.Tokenizer.load(args.tokenizer) if args.tokenizer else None)
     print("personal data: " + ("not looked for" if args.pii == "keep" else
                                ", ".join(f"{n:,} {k}" for k, n in sorted(found.items())) or "none found")
-          + (f" ({'masked' if args.pii == 'mask' else 'left in; --pii mask replaces it'})" if found else ""))
+          + (f" ({'masked' if args.pii == 'mask' else 'left in'})" if found else ""))
     report_examples(args.out, splits)
 
 
@@ -117,19 +117,12 @@ def task(args):
     print(f"{args.name}: {found.source}; licence {found.licence}")
     for name, value in found.notes.items():
         if value or value == 0:
-            print(f"  {name.replace('_', ' ')}: {in_words(value)}")
+            print(f"  {name.replace('_', ' ')}: {cli.figures_in_words(value)}")
     report_examples(args.out, splits)
     test = splits.get("test", splits.get("val"))
     if found.metric == "labels" and test:
         for name, scores in tasks.baselines(found.about(), splits["train"], test).items():
             print(f"  baseline {name}: accuracy {scores['accuracy']:.3f}, macro-F1 {scores['macro_f1']:.3f}")
-
-
-def in_words(value):
-    if isinstance(value, dict):
-        return ", ".join(f"{k} ({in_words(v)})" if isinstance(v, dict) else f"{k} {in_words(v)}"
-                         for k, v in value.items())
-    return "; ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
 
 
 def report_examples(out, splits):
@@ -207,7 +200,7 @@ def main():
         p.add_argument("--val", action="append", default=[], metavar="FILE",
                        help="examples to validate with, rather than a share")
         p.add_argument("--val_fraction", type=cli.fraction, default=0.1, help="share of the questions to hold out")
-        p.add_argument("--pii", choices=("mask", "count", "keep"), default="count",
+        p.add_argument("--pii", choices=("mask", "count", "keep"), default="mask",
                        help="e-mail addresses, phone, social security, IBAN, card numbers: mask, count, or don't look")
         p.add_argument("--chat_template", metavar="FILE", help="Jinja, for conversations [the model's, or a plain one]")
         p.add_argument("--tokenizer", metavar="DIR", help="count tokens with this one, and keep it beside them")

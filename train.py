@@ -49,14 +49,14 @@ PEAK_TFLOPS = {
     "RTX 4060": 30, "RTX 3090 Ti": 80, "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
 FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens", "batch_size", "packing",
-         "train_on_prompt", "dpo_beta", "label_smoothing", "teacher_share", "temperature", "replay",
+         "train_on_prompt", "dpo_beta", "dpo_sft", "label_smoothing", "teacher_share", "temperature", "replay",
          "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
          "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
 LR = {"lm": {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}, "sft": {"adamw": 2e-5, "muon": 2e-4, "lora": 2e-4},
       "pairs": {"adamw": 5e-7, "muon": 5e-6, "lora": 5e-6}}
-OF_KIND = dict(packing=("sft", "pairs"), train_on_prompt=("sft",), dpo_beta=("pairs",), label_smoothing=("pairs",),
-               teacher=("lm", "sft"))
+OF_KIND = dict(packing=("sft", "pairs"), train_on_prompt=("sft",), dpo_beta=("pairs",), dpo_sft=("pairs",),
+               label_smoothing=("pairs",), teacher=("lm", "sft"))
 EPOCHS = {"lm": 1, "sft": 3, "pairs": 1}
 
 
@@ -101,6 +101,8 @@ def flags():
                    help="several examples to a row, which do not see each other")
     g.add_argument("--train_on_prompt", action="store_true", help="learn the prompts, too")
     g.add_argument("--dpo_beta", type=cli.positive(float), default=0.1, help="of pairs: how dear it is to move away")
+    g.add_argument("--dpo_sft", type=cli.non_negative(float), default=0.0,
+                   help="of pairs: how much the chosen answers' own loss counts beside it")
     g.add_argument("--label_smoothing", type=float, default=0.0,
                    help="of pairs: the share ranked wrongly, below 0.5")
     g = p.add_argument_group("what is kept of before, and from whom to learn")
@@ -386,7 +388,8 @@ def result_in_words(result):
     if "val_perplexity" in result:
         words.append(f"perplexity {result['val_perplexity']:.2f}  {result['val_bpb']:.4f} bits/byte")
     if "val_accuracy" in result:
-        words.append(f"{result['val_accuracy']:.1%} of margins grew, by {result['val_margin']:.3f} in the mean")
+        words.append(f"{result['val_accuracy']:.1%} of margins grew, by {result['val_margin']:.3f} in the mean  "
+                     f"chosen answers {result['val_chosen_loss']:.4f}")
     if "seen_loss" in result:
         words.append(f"on examples of training {result['seen_loss']:.4f}, "
                      f"a gap of {result['val_loss'] - result['seen_loss']:+.4f}")

@@ -75,8 +75,8 @@ def small(vocabulary=512, seed=0):
 def flags(directory, **changes):
     return types.SimpleNamespace(**dict(
         data=directory, seq_len=64, seed=0, batch_size=8, packing=1, micro_batch=2, compile=False,
-        train_on_prompt=False, dpo_beta=0.1, label_smoothing=0.0, teacher_share=0.5, temperature=2.0, eval_tokens=4096,
-        init="x", forget_data=None) | changes)
+        train_on_prompt=False, dpo_beta=0.1, dpo_sft=0.0, label_smoothing=0.0, teacher_share=0.5, temperature=2.0,
+        eval_tokens=4096, init="x", forget_data=None) | changes)
 
 
 def made(kind, folders, tokenizer, teacher=None, **changes):
@@ -211,10 +211,10 @@ def trl_dpo(policy, reference, beta, smoothing):
     return losses.mean(), (rewards[:, 0] > rewards[:, 1]).float().mean(), (rewards[:, 0] - rewards[:, 1]).mean()
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_dpo_is_trls_formula_on_the_same_logits(folders, tokenizer, smoothing):
+@pytest.mark.parametrize("smoothing, sft", [(0.0, 0.0), (0.2, 0.0), (0.1, 0.5)])
+def test_dpo_is_trls_formula_on_the_same_logits(folders, tokenizer, smoothing, sft):
     before, model = small(seed=1), small(seed=0)
-    learn = made("pairs", folders, tokenizer, label_smoothing=smoothing)
+    learn = made("pairs", folders, tokenizer, label_smoothing=smoothing, dpo_sft=sft)
     learn.before_first_step(before, contextlib.nullcontext)
     total, grads = gradients(learn, model)
     model.zero_grad()
@@ -230,8 +230,10 @@ def test_dpo_is_trls_formula_on_the_same_logits(folders, tokenizer, smoothing):
     with torch.no_grad():
         reference = torch.stack([torch.stack([log_probabilities(before, s) for s in learn.train[i]]) for i in chosen])
     expected = trl_dpo(policy, reference, 0.1, smoothing)
+    lengths = torch.tensor([int(learn.train[i][0][1].sum()) for i in chosen])
+    expected = *expected, (-policy[:, 0] / lengths).mean()
     assert torch.allclose(total, torch.stack(expected).detach(), rtol=1e-4, atol=1e-5)
-    expected[0].backward()
+    (expected[0] + sft * expected[3]).backward()
     for name, p in model.named_parameters():
         assert (p.grad - grads[name]).abs().max() <= 1e-4 * p.grad.abs().max() + 1e-8, name
 
@@ -448,9 +450,9 @@ def test_personal_data_in_examples(tmp_path, capsys):
                        dict(prompt="Write to jane@example.com. ", completion="Call (212) 555-0175."),
                        dict(messages=[dict(role="user", content="My mail is joe@example.org"),
                                       dict(role="assistant", content="Thanks.")]))
-    command("prepare.py", "sft", path, "--out", tmp_path / "counted")
+    command("prepare.py", "sft", path, "--out", tmp_path / "counted", "--pii", "count")
     assert "2 email" in capsys.readouterr().out and "jane" in (tmp_path / "counted" / "train.jsonl").read_text()
-    command("prepare.py", "sft", path, "--out", tmp_path / "masked", "--pii", "mask", "--val_fraction", 0)
+    command("prepare.py", "sft", path, "--out", tmp_path / "masked", "--val_fraction", 0)
     text = (tmp_path / "masked" / "train.jsonl").read_text()
     assert "[EMAIL]" in text and "[PHONE]" in text and "@" not in text
 
