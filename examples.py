@@ -13,6 +13,7 @@ encodes them, with its own tokenizer. What is learnt is marked by position, neve
 end-of-text after them count, prompts and padding do not. Prompt and completion are encoded apart, as they will be when
 the model is asked: no token reaches across.
 """
+import copy
 import datetime
 import functools
 import hashlib
@@ -23,6 +24,7 @@ import re
 import numpy as np
 
 import jobs
+from tokenizer import Tokenizer, gpt2_is_cached
 
 KEYS = ("messages", "conversations", "instruction", "prompt", "text")
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bot": "assistant"}
@@ -204,7 +206,8 @@ def write(directory, splits, kind="sft", about=None, tokenizer=None, chat_templa
     """
     Write a data directory of kind sft or pairs: the records of each split, {"train": [...], ...}, as JSON lines, and
     manifest.json, with what `about` says of them (licence, sources, task, ...). tokenizer: kept beside them, and counts
-    their tokens. chat_template: Jinja, for conversations, rather than the model's own or, if it has none, TEMPLATE.
+    their tokens; GPT-2's if none is given and its vocabulary is at hand. The model that learns from them has its own.
+    chat_template: Jinja, for conversations, rather than the model's own or, if it has none, TEMPLATE.
     """
     splits = {name: records for name, records in splits.items() if records}
     talk = any("messages" in r or isinstance(r.get("prompt"), list) for records in splits.values() for r in records)
@@ -225,8 +228,8 @@ def write(directory, splits, kind="sft", about=None, tokenizer=None, chat_templa
                 f.write(lines)
             manifest["splits"][name] = dict(file=f"{name}.jsonl", examples=len(records), bytes=len(lines),
                                             sha256=hashlib.sha256(lines).hexdigest())
-        if tokenizer:
-            tokenizer.chat_template = chat_template or tokenizer.chat_template
+        if tokenizer := copy.copy(tokenizer or gpt2()):
+            tokenizer.chat_template = chat_template or tokenizer.chat_template or TEMPLATE * talk
             tokenizer.save(draft)
             manifest["tokenizer"] = dict(name=tokenizer.name, sha256=tokenizer.sha256(),
                                          vocab_size=tokenizer.vocab_size)
@@ -234,6 +237,11 @@ def write(directory, splits, kind="sft", about=None, tokenizer=None, chat_templa
                 lengths = [len(ids) for r in records for ids, _ in sequences(tokenizer, r)]
                 manifest["splits"][name] |= dict(tokens=sum(lengths), longest=max(lengths, default=0))
         jobs.save_json(draft, "manifest", manifest, indent=1)
+
+
+@functools.cache
+def gpt2():
+    return Tokenizer.gpt2() if gpt2_is_cached() else None
 
 
 def read_split(directory, manifest, split):

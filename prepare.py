@@ -203,7 +203,8 @@ def main():
         p.add_argument("--pii", choices=("mask", "count", "keep"), default="mask",
                        help="e-mail addresses, phone, social security, IBAN, card numbers: mask, count, or don't look")
         p.add_argument("--chat_template", metavar="FILE", help="Jinja, for conversations [the model's, or a plain one]")
-        p.add_argument("--tokenizer", metavar="DIR", help="count tokens with this one, and keep it beside them")
+        p.add_argument("--tokenizer", metavar="DIR",
+                       help="count tokens with this one, and keep it beside them [GPT-2's, if at hand]")
         p.add_argument("--licence", default="", help="of the examples: what is trained on them will say so")
         p.add_argument("--seed", type=int, default=0, help="of the split")
         p.set_defaults(run=own_examples)
