@@ -271,7 +271,7 @@ def weights_sha256(directory):
     """What tells one set of base weights from another: the sha256 of a checkpoint directory's safetensors files."""
     digest = hashlib.sha256()
     for name in sorted(os.listdir(directory)):
-        if name.startswith("model") and name.endswith(".safetensors"):
+        if name.startswith(("model", "adapter_model")) and name.endswith(".safetensors"):
             with open(os.path.join(directory, name), "rb") as f:
                 while block := f.read(1 << 24):
                     digest.update(block)

@@ -212,7 +212,7 @@ def main():
                             description="A finance task -> examples.")
     p.add_argument("name", metavar="NAME", help="phrasebank, fiqa, headlines, finqa, convfinqa, or sections (five "
                    "items of a 10-K); sections:1A-7 for these two")
-    p.add_argument("path", help="its files, as their authors publish them; for sections any filings")
+    p.add_argument("path", help="its files, as their authors publish them; for sections any filings, or a corpus")
     p.add_argument("--out", required=True, help="the data directory to write")
     p.add_argument("--split", choices=("dedup", "finbert"), default="dedup",
                    help="phrasebank: duplicates on one side; or as the FinBERT code splits it")

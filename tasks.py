@@ -15,6 +15,7 @@ trivial beside them: where all of PhraseBank's annotators agree, counting words 
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import data
 import examples
 import sample
 import sources
@@ -67,7 +69,7 @@ def load(name, path, *, split="dedup", agreement="50", val_fraction=0.1, seed=0)
         raise ValueError(f"val_fraction must be at least 0 and below 1, not {val_fraction}")
     path, (read, labels, licence, source) = str(path), TASKS[name]
     options = types.SimpleNamespace(split=split, agreement=str(agreement).lower(), val_fraction=val_fraction, seed=seed,
-                                    keys=keys, skipped=[])
+                                    keys=keys, skipped=[], licences=set())
     if read is None:
         import programs
 
@@ -294,6 +296,7 @@ TITLE = re.compile(r"(?i)\W*(?:part\s+i{1,3}v?\b\W*)?(items?\W{0,3}\d{1,2}[A-C]?
                    r"(?:notes to (?:the )?)?(?:consolidated )?financial statements(?: and supplement\w+ data)?)?\W*"
                    r"(?:\(?continued\W*)?")
 PASSAGE, SHORTEST, PER_COMPANY = 1500, 300, 20  # characters at most and least; passages of one label and company
+MOST = 2000  # filings of each side of a corpus
 
 
 def passages(item):
@@ -310,27 +313,46 @@ def passages(item):
     return [piece.strip() for piece in pieces if len(piece.strip()) >= SHORTEST]
 
 
-def sections(path, options):
-    records, same, notes = [], set(), Counter()
+def filings(path, options):
+    """
+    Yields (document, held out?) of the filings at a path. Of a data directory of prepare.py corpus it is the split that
+    says, so that a model trained on it is tested on companies it has not seen, and 2,000 filings are enough; of raw
+    filings None.
+    """
+    if os.path.isfile(os.path.join(path, "manifest.json")):
+        corpus = data.TokenData(path, verify=False)
+        options.licences = {s["licence"] for s in corpus.manifest["sources"]}
+        for split in ("train", "val"):
+            for about, tokens in itertools.islice(corpus.read_documents(split), MOST):
+                yield {"id": about["id"], "text": corpus.tokenizer.decode(tokens), "meta": about}, split == "val"
+        return
     inputs, unread = sources.list_inputs([path])
     options.skipped += [f"{s['path']}: {s['reason']}" for s in unread]
+    options.licences = {f["licence"] for f in inputs}
     for file, part in ((f["path"], part) for f in inputs for part, _ in f["parts"]):
         for document in sources.documents(file, part):
             if isinstance(document, sources.Skip):
                 options.skipped.append(f"{file}: {document}")
-                continue
-            meta, text, known = document["meta"], document["text"], owners_of(document["meta"])
-            notes.update({"documents": 1, "documents of no known company, each its own": not known})
-            owner = (known or [hash64(text.encode())])[0]
-            same.update((owner, other) for other in known)
-            for key in options.keys:
-                item = meta.get("items", {}).get(key, {"status": "absent", "span": [0, 0]})
-                notes[f"item {key} {item['status']}"] += 1
-                found = passages(text[slice(*item["span"])]) if item["status"] == "found" else ()
-                records += [record(f"{document['id']}-{key}-{i}", f"Passage: {passage}\n\nSection:", SECTIONS[key],
-                                   company=meta.get("company", ""), owner=owner) for i, passage in enumerate(found)]
+            else:
+                yield document, None
+
+
+def sections(path, options):
+    records, same, notes, held = [], set(), Counter(), []
+    for document, is_held in filings(path, options):
+        meta, text, known = document["meta"], document["text"], owners_of(document["meta"])
+        notes.update({"documents": 1, "documents of no known company, each its own": not known})
+        owner = (known or [hash64(text.encode())])[0]
+        same.update((owner, other) for other in known)
+        for key in options.keys:
+            item = meta.get("items", {}).get(key, {"status": "absent", "span": [0, 0]})
+            notes[f"item {key} {item['status']}"] += 1
+            found = passages(text[slice(*item["span"])]) if item["status"] == "found" else ()
+            records += [record(f"{document['id']}-{key}-{i}", f"Passage: {passage}\n\nSection:", SECTIONS[key],
+                               company=meta.get("company", ""), owner=owner) for i, passage in enumerate(found)]
+            held += [is_held] * len(found)
     notes["passages"] = len(records)
-    stated = sorted({f["licence"] for f in inputs} - {"not stated"})
+    side = {r["id"]: h for r, h in zip(records, held, strict=True)}
     records, removed = without_copies(records)
     company = companies(np.array([r["meta"].pop("owner") for r in records], np.uint64), same)
     notes = dict(notes) | removed | {"companies": len({*company.tolist()})}
@@ -342,10 +364,15 @@ def sections(path, options):
         count[company[i], records[i]["completion"]] += 1
         kept += [i] * (count[company[i], records[i]["completion"]] <= PER_COMPANY)
     notes[f"beyond {PER_COMPANY} of a label and company"] = len(records) - len(kept)
+    stated = sorted(options.licences - {"not stated"})
     notes |= {"licence": " and ".join(stated)} if stated else {}
-    policy = (f"whole companies (joined by CIK and name): 20 % test, {options.val_fraction:.0%} of the rest val, in "
-              f"the order of a hash of company and seed {options.seed}")
-    return divide([records[i] for i in kept], company[kept], options), policy, notes
+    rest, company = [records[i] for i in kept], company[kept]
+    test = [r for r in rest if side[r["id"]]]
+    train = np.array([not side[r["id"]] for r in rest])
+    splits = divide([r for r in rest if not side[r["id"]]], company[train], options, 0.0 if test else 0.2)
+    policy = (f"whole companies (joined by CIK and name): {'what the corpus holds out is' if test else '20 %'} test, "
+              f"{options.val_fraction:.0%} of the rest val, in the order of a hash of company and seed {options.seed}")
+    return splits | ({"test": test} if test else {}), policy, notes
 
 
 TASKS = {  # name: (function, labels, licence, source); what has no function is read by programs.py

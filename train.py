@@ -499,16 +499,17 @@ def main():
     manifest = data.read_manifest(args.data)
     kind = manifest["kind"]
     model, tokenizer, source = build_model(args, kind, resumed)
+    base_sha256 = lora.weights_sha256(model.origin) if model.origin else ""
     lineage = resumed and licence.read(resumed)
     if not lineage:
         lineage = licence.lineage("adapter" if args.lora_rank else "model", source and args.init,
                                   source if os.path.isdir(source or "") else model.origin, learnt_from(args, manifest),
-                                  lora.weights_sha256(model.origin) if model.origin else None)
+                                  base_sha256)
     base = dict(lineage=lineage)
     if args.lora_rank:
         where = lora.read_adapter(source)[0]["base_model_name_or_path"] if checkpoint.is_adapter(source) else (
             os.path.abspath(source) if os.path.exists(source) else args.init)
-        base |= dict(base=where, base_sha256=lora.weights_sha256(model.origin) if model.origin else "")
+        base |= dict(base=where, base_sha256=base_sha256)
         lora.cast_frozen(model, getattr(torch, dtype))
     model.to(device)
     check_flags(args, kind)
@@ -523,7 +524,8 @@ def main():
     if args.replay:
         fingerprints["replay_fingerprint"] = parts[1][0].fingerprint()
     if args.teacher:
-        fingerprints["teacher_sha256"] = lora.weights_sha256(args.teacher)
+        local = os.path.isdir(args.teacher)  # or a hub id, which says it
+        fingerprints["teacher_sha256"] = lora.weights_sha256(args.teacher) if local else args.teacher
     general = objective.General(args, tokenizer, device) if args.init != "scratch" else None
     epoch = learn.epoch()
     args.steps = args.steps or max(1, round((args.epochs or EPOCHS[kind]) * epoch))

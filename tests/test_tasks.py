@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import SHARED
 
+import data
 import examples
 import tasks
 from model import GPT, GPTConfig
@@ -279,6 +280,15 @@ def test_passages_end_with_paragraphs_and_lose_the_title():
     assert [len(p) <= 1500 for p in tasks.passages("word " * 1000)] == [True] * 4  # one long paragraph is cut
     assert "Risk factors that" in tasks.passages("Risk factors that matter are " + body)[0]  # prose stays
     assert tasks.passages("Item 3. Legal Proceedings\n\nNone.") == []
+
+
+def test_sections_of_a_corpus_are_tested_on_what_it_holds_out(corpus):
+    task = tasks.load("sections", corpus)
+    held = {about["company"] for about, _ in data.TokenData(corpus).read_documents("val")}
+    assert {r["meta"]["company"] for r in task.splits["test"]} <= held and task.splits["test"]
+    assert not {r["meta"]["company"] for side in ("train", "val") for r in task.splits[side]} & held
+    passage = task.splits["train"][0]
+    assert 300 <= len(passage["prompt"]) <= 1600 and passage["completion"] in task.labels
 
 
 def test_sections_need_three_companies(tmp_path):
