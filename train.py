@@ -562,7 +562,8 @@ def main():
         for name, fingerprint in fingerprints.items():
             if state.get(name, fingerprint) != fingerprint:
                 flag = dict(data_fingerprint="data", replay_fingerprint="forget_data", teacher_sha256="teacher")[name]
-                raise ValueError(f"{getattr(args, flag)} is not what this run was trained with; "
+                what = "teacher" if flag == "teacher" else "data"
+                raise ValueError(f"{getattr(args, flag)} is not the {what} this run was trained on; "
                                  f"name that directory with --{flag}, or start a new run")
         if state.get("trainable", trainable) != trainable:
             raise ValueError(f"{resumed} trained {state['trainable']:,} parameters, not {trainable:,}")

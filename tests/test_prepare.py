@@ -229,7 +229,8 @@ def test_gpt2_tokenizer_offline(tmp_path):
 
 def test_synth_command(tmp_path):
     done = run("prepare.py", "synth", "--out", tmp_path / "filings", "--filings", 12)
-    assert "12" in done.stdout and len(list((tmp_path / "filings").iterdir())) == 12
+    assert "12" in done.stdout and len([*(tmp_path / "filings").glob("*.[ht]*")]) == 12
+    assert json.loads((tmp_path / "filings" / "source.json").read_text())["licence"] == "synthetic"
 
 
 @pytest.mark.slow
