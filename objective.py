@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import torch.utils.checkpoint
+from tqdm import tqdm
 
 import data
 import examples
@@ -225,14 +226,17 @@ class Supervised:
         return [self.collate(rows[i : i + self.args.micro_batch], items)
                 for i in range(0, len(rows), self.args.micro_batch)]
 
-    def some_seen(self):
-        """As many examples of training as there are for validation, evenly spread."""
-        return np.linspace(0, len(self.train) - 1, min(len(self.train), len(self.val))).astype(int).tolist()
+    def watched(self, items):
+        """Numbers of as many examples as eval_tokens allow, evenly spread; of training at most as many as held out."""
+        size = sum(len(ids) for item in items for ids, _ in item) / max(1, len(items))
+        n = min(len(items), max(1, int(self.args.eval_tokens / max(1, size))))
+        n = n if items is self.val else min(n, len(self.val))
+        return np.linspace(0, len(items) - 1, n).astype(int).tolist()
 
     def validate(self, add_up):
         """Also on examples of training: the gap between the two losses is what was learnt by heart."""
-        result = in_words(add_up(self.batches(self.val, range(len(self.val))), self.text_sums))
-        seen = in_words(add_up(self.batches(self.train, self.some_seen()), self.text_sums))
+        result = in_words(add_up(self.batches(self.val, self.watched(self.val)), self.text_sums))
+        seen = in_words(add_up(self.batches(self.train, self.watched(self.train)), self.text_sums))
         return result and result | dict(seen_loss=seen["val_loss"])
 
     def documents(self, step):
@@ -291,7 +295,7 @@ class Preference(Supervised):
         for split, items in (("train", self.train), ("val", self.val)):
             found[split] = torch.zeros(len(items), 2)
             rows = self.rows(range(len(items)), items)
-            for i in range(0, len(rows), self.args.micro_batch):
+            for i in tqdm(range(0, len(rows), self.args.micro_batch), f"reference, {split}", leave=False, disable=None):
                 part = rows[i : i + self.args.micro_batch]
                 with autocast():
                     values, _ = self.log_probabilities(model, to_device(self.collate(part, items), self.device))
@@ -311,8 +315,8 @@ class Preference(Supervised):
             return torch.cat([found, torch.tensor([micro["pairs"]], device=found.device)])
 
         found = {}
-        for name, items, numbers in (("val", self.val, range(len(self.val))), ("seen", self.train, self.some_seen())):
-            *values, pairs = add_up(self.batches(items, numbers), sums, size=5)
+        for name, items in (("val", self.val), ("seen", self.train)):
+            *values, pairs = add_up(self.batches(items, self.watched(items)), sums, size=5)
             if pairs:
                 found |= {f"{name}_{key}": value / pairs
                           for key, value in zip(("loss", *self.names[1:]), values, strict=True)}

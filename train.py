@@ -129,8 +129,8 @@ def flags():
     g = p.add_argument_group("watching and keeping")
     g.add_argument("--eval_every", type=cli.positive(int),
                    help="steps between validations [250; examples and pairs a tenth of the run]")
-    g.add_argument("--eval_tokens", type=cli.positive(int), default=1 << 20,
-                   help="validation tokens, evenly spread; all of them if fewer")
+    g.add_argument("--eval_tokens", type=cli.positive(int),
+                   help="validation tokens, evenly spread; all of them if fewer [1048576; examples and pairs 131072]")
     g.add_argument("--save_every", type=cli.positive(int), default=250, help="steps between checkpoints")
     g.add_argument("--keep", type=cli.positive(int), default=2, help="newest checkpoints to keep, beside the best")
     g.add_argument("--log_every", type=cli.positive(int), default=10, help="steps between lines of the log")
@@ -513,6 +513,7 @@ def main():
         lora.cast_frozen(model, getattr(torch, dtype))
     model.to(device)
     check_flags(args, kind)
+    args.eval_tokens = args.eval_tokens or (1 << 20 if kind == "lm" else 1 << 17)
     learn = objective.make(args, tokenizer, device, load_teacher(args, tokenizer, device, dtype))
     if args.patience and not learn.has_validation():
         raise ValueError(f"--patience {args.patience} watches the validation loss, but {args.data} holds nothing out")
