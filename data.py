@@ -157,9 +157,6 @@ class TokenData:
 
     # training: windows of T + 1 tokens, cut at a new offset and put into a new order every epoch
 
-    def windows_per_epoch(self, T):
-        return int(sum(self._shard_windows(T)))
-
     def _shard_windows(self, T):
         counts = [(len(shard) - 1) // T for shard in self.shards["train"]]
         return [n - 1 if n > 1 else n for n in counts]  # one window is given up to make room for the offset

@@ -285,12 +285,9 @@ class Answers:
 
 
 def choose(prompts, answers, rejected, args):
-    """-> (the records worth learning, the others, with the reason, how many answers are boilerplate)."""
+    """-> (the records worth learning, the others, with the reason)."""
     kept, dropped, seen = [], [], set()
     normal = {key: " ".join(answer["text"].lower().split()) for key, answer in answers.items()}
-    times = collections.Counter(normal[p["key"]] for p in prompts if p["key"] in normal)
-    boilerplate = {text: n for text, n in times.items()  # but for labels, which are short
-                   if n >= max(3, len(prompts) / 100) and len(text.split()) >= 8}
     for prompt in prompts:
         asked, answer = prompt["asked"], answers.get(prompt["key"]) or dict(text="", finish="rejected", model=None)
         text = answer["text"] if isinstance(asked, str) else answer["text"].strip()
@@ -301,14 +298,12 @@ def choose(prompts, answers, rejected, args):
                   "refused" if answer["finish"] == "refused" or REFUSAL.match(text) else
                   "truncated" if answer["finish"] == "length" and not args.keep_truncated else
                   "empty" if not text.strip() else
-                  "short" if len(text.strip()) < args.min_chars else
-                  "duplicate" if pair in seen else
-                  "boilerplate" if args.drop_boilerplate and pair[1] in boilerplate else "")
+                  "duplicate" if pair in seen else "")
         seen.add(pair)
         meta = dict(line=prompt["line"], teacher=args.teacher, model=answer["model"], finish=answer["finish"])
         why = dict(reason=reason, error=rejected.get(prompt["key"])) if reason else {}
         (dropped if reason else kept).append({"id": prompt["key"], **why, **said, "meta": meta})
-    return kept, dropped, sum(boilerplate.values())
+    return kept, dropped
 
 
 def summarise(answers, kept, dropped, args):
@@ -348,8 +343,6 @@ def add_flags(parser):
     add("--timeout", type=cli.positive(float), default=300.0, help="seconds for an answer")
     add("--limit", type=cli.positive(int), help="ask only the first so many")
     add("--keep_truncated", action="store_true", help="also learn from answers that --max_new_tokens cut off")
-    add("--min_chars", type=cli.positive(int), default=1, help="shorter answers are dropped")
-    add("--drop_boilerplate", action="store_true", help="drop answers of 8 words or more that 1%% of prompts share")
     add("--val_fraction", type=cli.fraction, default=0.1, help="share of the prompts to hold out")
     add("--price_in", type=cli.non_negative(float), default=0.0, help="of a million tokens of prompts, for the summary")
     add("--price_out", type=cli.non_negative(float), default=0.0, help="of a million tokens of answers")
@@ -421,14 +414,14 @@ def ask(args, prompts, answers, here):
 
 def write(args, prompts, count, answers, rejected, out):
     """Choose, tell, and write the data directory, which appears whole."""
-    kept, dropped, boilerplate = choose(prompts, answers, rejected, args)
+    kept, dropped = choose(prompts, answers, rejected, args)
     if not kept:
         reasons = collections.Counter(r["reason"] for r in dropped)
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
         raise ValueError(f"no answer is worth learning ({reasons}); add --keep_truncated, or remove {out}.partial and "
                          "ask again with other flags, such as more --max_new_tokens")
     given = [answers[p["key"]] for p in prompts if p["key"] in answers]
-    figures = summarise(given, kept, dropped, args) | dict(boilerplate=boilerplate)
+    figures = summarise(given, kept, dropped, args)
     fetch.say("\n".join(f"  {name.replace('_', ' ')}: {cli.figures_in_words(value)}"
                         for name, value in figures.items() if value))
     with open(args.prompts, "rb") as f:

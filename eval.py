@@ -176,30 +176,6 @@ def report_html(report, curve):
                        curve=f'<h2>Training</h2><img alt="loss over tokens" src="{curve}">' if curve else "")
 
 
-@torch.inference_mode()
-def score_examples(model, tokenizer, records, dtype, batch_tokens=8192):
-    """
-    Per sequence of the records (one, of a pair two) what objective.text_sums adds up, of what is to be learnt: nats,
-    tokens, nats of those that stand for bytes, and these bytes; (N, 4).
-    """
-    T = model.config.block_size
-    rows = [sequence for _, item in examples.items(tokenizer, records, T)[0] for sequence in item]
-    sizes, device = torch.from_numpy(tokenizer.token_bytes()), model.wte.weight.device
-    found = np.zeros((len(rows), 4))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    while order:
-        count = max(1, batch_tokens // len(rows[order[-1]][0]))
-        order, batch = order[:-count], order[-count:]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[i][0]) for i in batch], True, 0)
-        learnt = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[i][1]) for i in batch], True, False)
-        y = torch.where(learnt, ids, -100)[:, 1:]
-        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-            nats = model.token_losses(ids[:, :-1].to(device), y.to(device)).double().cpu()
-        size = sizes[y.clamp(min=0)] * (y >= 0)
-        found[batch] = torch.stack([nats.sum(1), (y >= 0).sum(1), (nats * (size > 0)).sum(1), size.sum(1)], 1).numpy()
-    return found
-
-
 def report_on_examples(args, manifest, device, dtype):
     """The report on a data directory of kind sft or pairs, as a dict."""
     split = next(s for s in ("test", "val", "train") if s in manifest["splits"])
@@ -213,7 +189,8 @@ def report_on_examples(args, manifest, device, dtype):
     for name in [args.checkpoint, *args.baseline]:
         model, tokenizer = checkpoint.load(name, device)
         examples.follow_template(tokenizer, manifest)
-        scores = score_examples(model.eval(), tokenizer, records, dtype)
+        found, *_ = examples.items(tokenizer, records, model.config.block_size)
+        scores = tasks.sequence_sums(model.eval(), tokenizer, [s for _, item in found for s in item], dtype)
         entry = dict(name=name, parameters=lora.count(model)[1], dtype=dtype)
         if manifest["kind"] == "pairs":
             chosen, rejected = scores[0::2], scores[1::2]
@@ -228,10 +205,10 @@ def report_on_examples(args, manifest, device, dtype):
                       bits_per_byte=nats_text / math.log(2) / max(1, size))
         if task:
             longest = int(max(r[1] for r in scores)) + 8
+            if task["labels"]:
+                answers, _ = tasks.choose(model, tokenizer, records, task["labels"], dtype)
+                entry["likeliest"] = tasks.measure(task, records, answers)
             with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-                if task["labels"]:
-                    answers, _ = tasks.choose(model, tokenizer, records, task["labels"])
-                    entry["likeliest"] = tasks.measure(task, records, answers)
                 entry["written"] = tasks.measure(task, records, tasks.generate(model, tokenizer, records, longest))
         report["models"].append(entry)
     if task and task["labels"]:

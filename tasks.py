@@ -519,26 +519,41 @@ def count_words(train, test, labels, C=10.0):
 
 
 @torch.inference_mode()
-def choose(model, tokenizer, records, labels, batch_tokens=8192):
+def sequence_sums(model, tokenizer, sequences, dtype="float32", batch_tokens=8192):
+    """
+    Per sequence (ids, learnt), which fits the model, what objective.text_sums adds up, of what is to be learnt: nats,
+    tokens, nats of those that stand for bytes, and these bytes; float64 (N, 4). dtype: of the blocks' products; the
+    head's are float32. batch_tokens: in one forward pass, padding included.
+    """
+    sizes, device = torch.from_numpy(tokenizer.token_bytes()), model.wte.weight.device
+    found = np.zeros((len(sequences), 4))
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+    while order:
+        count = max(1, batch_tokens // len(sequences[order[-1]][0]))
+        order, batch = order[:-count], order[-count:]
+        ids, learnt = (torch.nn.utils.rnn.pad_sequence([torch.from_numpy(sequences[i][k]) for i in batch], True, fill)
+                       for k, fill in ((0, 0), (1, False)))
+        y = torch.where(learnt, ids, -100)[:, 1:]
+        with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            nats = model.token_losses(ids[:, :-1].to(device), y.to(device)).double().cpu()
+        size = sizes[y.clamp(min=0)] * (y >= 0)
+        found[batch] = torch.stack([nats.sum(1), (y >= 0).sum(1), (nats * (size > 0)).sum(1), size.sum(1)], 1).numpy()
+    return found
+
+
+def choose(model, tokenizer, records, labels, dtype="float32", batch_tokens=8192):
     """
     (answers: the label that the model finds likeliest after each prompt; scores (N, L) float64: the mean
-    log-likelihood, in nats, of each label's tokens, without the end-of-text behind them). batch_tokens: in one forward
-    pass, padding included. A prompt that is too long for the model loses its beginning.
+    log-likelihood, in nats, of each label's tokens, without the end-of-text behind them). A prompt that is too long for
+    the model loses its beginning.
     """
-    rows, scores = [], np.zeros(len(records) * len(labels))
+    sequences = []
     for r in records:
         for label in labels:
             ids, learnt = examples.tokens(tokenizer, {"prompt": r["prompt"], "completion": label})
-            ids, learnt = examples.fit(ids[:-1], learnt[:-1], model.config.block_size + 1)
-            rows.append((torch.from_numpy(ids[:-1]), torch.from_numpy(np.where(learnt, ids, -100)[1:])))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    while order:
-        size = max(1, batch_tokens // len(rows[order[-1]][0]))
-        batch, order = order[-size:], order[:-size]
-        x, y = (torch.nn.utils.rnn.pad_sequence([rows[i][k] for i in batch], True, padding).to(model.wte.weight.device)
-                for k, padding in ((0, tokenizer.end_of_text), (1, -100)))
-        scores[batch] = (-model.token_losses(x, y).double().sum(1) / (y >= 0).sum(1)).cpu().numpy()
-    scores = scores.reshape(len(records), len(labels))
+            sequences.append(examples.fit(ids[:-1], learnt[:-1], model.config.block_size + 1))
+    nats, tokens, *_ = sequence_sums(model, tokenizer, sequences, dtype, batch_tokens).T
+    scores = (-nats / tokens).reshape(len(records), len(labels))
     return [labels[i] for i in scores.argmax(1).tolist()], scores
 
 

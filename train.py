@@ -37,6 +37,7 @@ import data
 import licence
 import lora
 import objective
+import optimizer
 import plan
 from model import GPT, SIZES, GPTConfig, read_config
 
@@ -257,63 +258,6 @@ def memory_in_words(model):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Optimizers and schedule
-
-
-def make_optimizers(model, args, device):
-    """
-    AdamW for everything; or Muon (Jordan et al. 2024) for the blocks' matrices and AdamW for embeddings, biases and
-    norms. Muon's step is scaled to AdamW's usual size (Liu et al. 2025), so that one learning rate and weight decay
-    serve both.
-    """
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    matrices = {n: p for n, p in named.items()
-                if p.dim() == 2 and n.startswith("h.")} if args.optimizer == "muon" else {}
-    others = {n: p for n, p in named.items() if n not in matrices}
-    groups = [dict(params=[p for p in others.values() if p.dim() >= 2], weight_decay=args.weight_decay),
-              dict(params=[p for p in others.values() if p.dim() < 2], weight_decay=0.0)]
-    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=args.lr, betas=(args.beta1, args.beta2),
-                                    fused=device.type in ("cuda", "cpu", "mps"))]
-    if matrices:
-        optimizers.append(torch.optim.Muon(list(matrices.values()), lr=args.lr, weight_decay=args.weight_decay,
-                                           momentum=args.momentum, adjust_lr_fn="match_rms_adamw"))
-    owned = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
-    assert sorted(owned) == sorted(map(id, named.values())), "every parameter belongs to exactly one optimizer"
-    return optimizers
-
-
-def optimizer_tensors(model, optimizers):
-    """
-    All optimizer state as {"parameter/key": tensor}: named, so that it does not depend on the order of parameters.
-    """
-    names = {p: n for n, p in model.named_parameters()}
-    return {f"{names[p]}/{key}": value.detach().cpu().contiguous() for o in optimizers for p, entry in o.state.items()
-            for key, value in entry.items()}
-
-
-def restore_optimizers(model, optimizers, tensors):
-    owner = {p: o for o in optimizers for g in o.param_groups for p in g["params"]}
-    named = dict(model.named_parameters())
-    for key, tensor in tensors.items():
-        name, field = key.rsplit("/", 1)
-        p = named[name]
-        on_device = tensor if field == "step" and not owner[p].defaults.get("fused") else tensor.to(p.device)
-        owner[p].state[p][field] = on_device
-
-
-def learning_rate(step, args):
-    """The factor on the peak learning rate at this step, in (0, 1]."""
-    if step < args.warmup_steps:
-        return (step + 1) / (args.warmup_steps + 1)
-    if args.schedule == "wsd":
-        decay = max(1, round(args.decay_fraction * args.steps))
-        left = min(1.0, (args.steps - step) / decay)
-        return args.min_lr + (1 - args.min_lr) * left
-    progress = (step - args.warmup_steps) / max(1, args.steps - args.warmup_steps)
-    return args.min_lr + (1 - args.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # The log
 
 
@@ -331,7 +275,7 @@ def plot(run):
         points = [(r["tokens"], r[key]) for r in log if r.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=key.replace("_", " "), **style)
-    axes.set(xlabel="tokens", ylabel="nats per token", title=os.path.basename(os.path.abspath(run)))
+    axes.set(xlabel="tokens", ylabel="loss in nats", title=os.path.basename(os.path.abspath(run)))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
@@ -554,7 +498,7 @@ def main():
         f"{args.optimizer} at {args.lr:g}")
 
     # optimizers and what a resumed run brings along
-    optimizers = make_optimizers(model, args, device)
+    optimizers = optimizer.make(model, args, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == "float16" and device.type == "cuda")
     step, tokens, validated, stale, skipped, before = 0, 0, -1, 0, 0, None
     best = dict(step=0, val_loss=None, val_bpb=None)
@@ -569,7 +513,7 @@ def main():
         if state.get("trainable", trainable) != trainable:
             raise ValueError(f"{resumed} trained {state['trainable']:,} parameters, not {trainable:,}")
         learn.restore(tensors)
-        restore_optimizers(model, optimizers, tensors)
+        optimizer.restore(model, optimizers, tensors)
         if scaler.is_enabled() and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         step, skipped, best, validated = state["step"], state["skipped"], state["best"], state["validated"]
@@ -618,7 +562,7 @@ def main():
             state = dict(step=step, tokens=tokens, validated=validated, stale=stale, skipped=skipped, best=best,
                          general_loss=before, scaler=scaler.state_dict(), args=vars(args), trainable=trainable,
                          torch=torch.__version__, **fingerprints)
-            checkpoint.save(args.out, step, model, tokenizer, optimizer_tensors(model, optimizers) | learn.tensors(),
+            checkpoint.save(args.out, step, model, tokenizer, optimizer.tensors(model, optimizers) | learn.tensors(),
                             state, args.keep, **base)
             if step >= args.steps or time.perf_counter() - plotted[0] > 60:
                 plot(args.out)
@@ -662,9 +606,9 @@ def main():
         if last:
             break
 
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * learning_rate(step, args)
+        for o in optimizers:
+            for group in o.param_groups:
+                group["lr"] = args.lr * optimizer.learning_rate(step, args)
         if args.dropout or args.lora_dropout:  # dropout too is a function of the step: no generator state to save
             torch.manual_seed(args.seed + 1_000_003 * (step * world + rank))
         sums = torch.zeros(len(learn.names), device=device)
@@ -679,8 +623,8 @@ def main():
                 scaler.scale(loss * (world * share)).backward()
             if part is learn:
                 sums += found
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
+        for o in optimizers:
+            scaler.unscale_(o)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip or math.inf)
         news = torch.tensor([*(sums / learn.count(step)).tolist(), float(bool(stop))], dtype=torch.float64)
         if world > 1:  # one small message: the loss, and whether any rank was told to stop
@@ -690,8 +634,8 @@ def main():
         results = dict(zip(learn.names, results, strict=True))
         train_loss, norm = results["train_loss"], norm.item()
         if math.isfinite(train_loss) and math.isfinite(norm):
-            for optimizer in optimizers:
-                scaler.step(optimizer)
+            for o in optimizers:
+                scaler.step(o)
         scaler.update()
         # an overflow of float16 gradients is no fault of the batch: the step is skipped and the scale comes down
         bad = not math.isfinite(train_loss) or not (math.isfinite(norm) or scaler.is_enabled())
@@ -706,8 +650,8 @@ def main():
                 raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient"
                                  + (f"; the first layer to overflow is {where}" if where else "")
                                  + f"; lower --lr, or look at the documents named in {args.out}/log.jsonl")
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for o in optimizers:
+            o.zero_grad(set_to_none=True)
         tokens += sum(part.tokens(step) for part, _ in parts)
         step += 1
         bar.update()

@@ -211,22 +211,18 @@ def test_a_text_file_and_raw_completions(tmp_path):
 
 
 def test_what_is_not_worth_learning_is_listed_with_the_reason(tmp_path):
-    same = "I think that this depends on many things, all of them important."
-    texts = {"Empty?": " ", "Shy?": "I'm sorry, but I can't help with that.", "Bang?": "No"} | {
-        f"Depends {i}?": same for i in range(3)} | {"Label?": "Yes, it is.", "Label again?": "Yes, it is."}
+    texts = {"Empty?": " ", "Shy?": "I'm sorry, but I can't help with that.", "Label?": "Yes.", "Label again?": "Yes."}
     faults = {"Long?": [{"finish_reason": "length"}] * 2, "Forbidden?": [{"finish_reason": "content_filter"}] * 2,
               "Refused?": [{"message": {"content": None, "refusal": "No."}}] * 2,
               "Null?": [{"message": {"role": "assistant", "content": None}}] * 2}
     prompts = [{"prompt": p} for p in [*texts, *faults, "Well?", "well? "]]
     with Teacher(faults, answer=lambda prompt: texts.get(prompt, "It is well.")) as teacher:
-        out = ask(tmp_path, teacher, prompts, "--min_chars", 3, "--drop_boilerplate")
+        out = ask(tmp_path, teacher, prompts)
         kept = ask(tmp_path, teacher, prompts, "--keep_truncated", out="kept")
-    assert reasons(out) == {"Empty?": "empty", "Shy?": "refused", "Bang?": "short", "Long?": "truncated",
-                            "Forbidden?": "refused", "Refused?": "refused", "Null?": "empty", "well? ": "duplicate"} | {
-        f"Depends {i}?": "boilerplate" for i in range(3)}
+    assert reasons(out) == {"Empty?": "empty", "Shy?": "refused", "Long?": "truncated", "Forbidden?": "refused",
+                            "Refused?": "refused", "Null?": "empty", "well? ": "duplicate"}
     assert figures(out)["kept"] == 3 and figures(out)["dropped"] == collections.Counter(reasons(out).values())
-    assert figures(kept)["boilerplate"] == 3 and figures(kept)["kept"] == 8
-    assert not {"truncated", "short", "boilerplate"} & set(reasons(kept).values())
+    assert figures(kept)["kept"] == 4 and "truncated" not in reasons(kept).values()
 
 
 def test_the_student_learns_from_it(tmp_path):
@@ -405,7 +401,7 @@ def test_one_at_a_time_and_with_the_same_flags(tmp_path, monkeypatch):
             with monkeypatch.context() as m, pytest.raises(ValueError, match="another prepare.py distill is at work"):
                 m.setattr(distill.fetch, "time", types.SimpleNamespace(sleep=lambda seconds: None))  # it waits 5 s
                 ask(tmp_path, teacher, some(3))
-        ask(tmp_path, teacher, some(4), "--min_chars", 2, "--concurrency", 2)  # which change no answer
+        ask(tmp_path, teacher, some(4), "--keep_truncated", "--concurrency", 2)  # which change no answer
         with pytest.raises(ValueError, match="out exists already"):
             ask(tmp_path, teacher, some(4))
     assert teacher.asked == {"Question 0?": 1, "Question 1?": 2, "Question 2?": 1, "Question 3?": 1}

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
+import optimizer
 import train
 from model import GPT, GPTConfig
 
@@ -184,11 +185,11 @@ def test_non_finite_steps_are_skipped_named_and_then_stop_the_run(corpus, tmp_pa
 def test_schedules():
     args = train.flags().parse_args(["--data", "d", "--out", "o",
                                      "--steps", "100", "--warmup_steps", "10", "--min_lr", "0.1"])
-    cosine = [train.learning_rate(s, args) for s in range(101)]
+    cosine = [optimizer.learning_rate(s, args) for s in range(101)]
     assert cosine[0] == pytest.approx(1 / 11) and cosine[10] == 1 and cosine[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in zip(cosine[10:], cosine[11:], strict=False))
     args.schedule, args.decay_fraction = "wsd", 0.2
-    wsd = [train.learning_rate(s, args) for s in range(101)]
+    wsd = [optimizer.learning_rate(s, args) for s in range(101)]
     assert wsd[10:81] == [1.0] * 71 and wsd[90] == pytest.approx(0.55) and wsd[100] == pytest.approx(0.1)
 
 
@@ -197,7 +198,7 @@ def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices(kind):
     model = GPT(GPTConfig(101, 32, 2, 2, 16))
     flags = ["--data", "d", "--out", "o", "--optimizer", kind, "--lr", "1e-3", "--weight_decay", "0.1"]
     args = train.flags().parse_args(flags)
-    optimizers = train.make_optimizers(model, args, torch.device("cpu"))
+    optimizers = optimizer.make(model, args, torch.device("cpu"))
     owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     assert len(owned) == len(set(owned)) == len(list(model.parameters()))
     if kind == "muon":
