@@ -34,6 +34,7 @@ import examples
 import sample
 import sources
 from split import companies, hash64, hold_out, owners_of
+from stats import wilson
 
 
 @dataclasses.dataclass
@@ -406,13 +407,6 @@ def by_question(records):
     for i, r in enumerate(records):
         found[r.get("meta", {}).get("question")].append(i)
     return found
-
-
-def wilson(right, n, z=1.96):
-    """95 % interval of a share of n (Wilson 1927), which holds near 0 and 1, too."""
-    p, middle = right / n, (right + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(p * (1 - p) * n + z * z / 4) / (n + z * z)
-    return [max(0.0, middle - half), min(1.0, middle + half)]
 
 
 def measure(task_about, records, answers):

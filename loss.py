@@ -1,0 +1,197 @@
+"""
+Loss on the same bytes: how well models predict held-out documents, compared so that it means something.
+
+Every model scores the same text, the held-out documents, decoded and encoded again with its own tokenizer. A document
+starts after an end-of-text token; windows overlap by half, so that each token is scored once, with at least half a
+context before it (the first window aside). Tokenizers differ, so the number to compare is bits per byte:
+
+    bits/byte = nats of the document / ln 2 / its UTF-8 bytes
+
+Where a document is cut into parts (its items, its tables), a token's nats are spread evenly over its bytes, so parts
+need not end where tokens do. Intervals and tests are over documents (stats.py). Two controls have learnt no language:
+the frequencies of the training tokens, and xz. A page of general English shows what was forgotten.
+"""
+import lzma
+import math
+import os
+
+import numpy as np
+import torch
+
+import stats
+
+CELLS = {"val": "new companies", "val_year": "known companies, new years", "val_both": "new companies, new years",
+         "val_neither": "known companies, known years, unseen documents"}
+ITEMS = ("1", "1A", "7", "8", "15")
+GENERAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "general.txt")
+QUICK_BYTES, QUICK_DOCUMENTS = 150_000, 24
+
+
+def windows(ids, T):
+    """
+    Half-overlapping windows of up to T tokens over a document: (start, inputs, targets), -100 where nothing is scored.
+    """
+    ids = torch.as_tensor(ids)
+    stride = max(1, T // 2)
+    scored = 0
+    for start in range(0, max(1, len(ids) - 1 - T + stride), stride):
+        end = min(start + T, len(ids) - 1)
+        x, y = ids[start:end], ids[start + 1 : end + 1].clone()
+        y[: scored - start] = -100
+        scored = end
+        yield start, x, y
+
+
+def nats_at(model, tokenizer, items, every=1):
+    """
+    Of each item {"text", "cuts": ascending byte offsets}: [nats, bytes, tokens], each a list of what was scored before
+    every cut and, last, in all. every: score only each so manieth window, with its full context all the same.
+    """
+    device, results = model.wte.weight.device, []
+    batch_size = 8 if device.type == "cpu" else 32
+    for item in items:
+        ids = np.array([tokenizer.end_of_text, *tokenizer.encode(item["text"]).tolist()])
+        rows = list(windows(ids, model.config.block_size)) if len(ids) > 1 else []
+        rows = rows[min(every // 2, len(rows) - 1) :: every]  # from the middle: covers resemble each other
+        nats, scored = np.zeros((2, len(ids)))
+        for batch in (rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
+            x, y = (torch.nn.utils.rnn.pad_sequence([row[k] for row in batch], True, value).to(device)
+                    for k, value in ((1, 0), (2, -100)))
+            found = model.token_losses(x, y).double().cpu().numpy()
+            for (start, _, targets), losses in zip(batch, found, strict=True):
+                places = start + 1 + np.flatnonzero(targets >= 0)
+                nats[places], scored[places] = losses[: len(targets)][targets >= 0], 1
+        size = len(item["text"].encode())
+        length = tokenizer.token_bytes()[ids].astype(np.float64)
+        length[0] = 0
+        length *= size / max(1.0, length.sum())  # a tokenizer may change what it reads
+        cuts, ends = [*item["cuts"], size], np.cumsum(length)
+        results.append([np.interp(cuts, ends, np.cumsum(amount)).tolist()
+                        for amount in (nats, length * scored, scored)])
+    return results
+
+
+# ---- documents and their parts ---------------------------------------------------------------------------------------
+
+
+def held_out(corpus, split, options):
+    """
+    (documents, every): (about, text) of a split, whole, up to about options.max_bytes of text and at least one; with
+    options.quick of up to 24 documents each so manieth window.
+    """
+    found, total = [], 0
+    for about, tokens in corpus.read_documents(split):
+        text = corpus.tokenizer.decode(tokens)
+        if found and (len(found) == QUICK_DOCUMENTS if options.quick else
+                      total + len(text.encode()) > options.max_bytes):
+            continue
+        total += len(text.encode())
+        found.append((about, text))
+    return found, -(-total // QUICK_BYTES) if options.quick else 1
+
+
+def parts(about, text):
+    """(labels, cuts) of a filing: the (item or "", "text" or "tables") of each run of lines, and the bytes between."""
+    spans = sorted((*item["span"], key) for key, item in about.get("items", {}).items() if item.get("span"))
+    labels, cuts, place, size = [], [], 0, 0
+    for line in text.split("\n"):
+        inside = next((key for start, end, key in spans if start <= place < end), "")
+        label = inside, "tables" if " | " in line else "text"
+        if not labels or labels[-1] != label:
+            labels.append(label)
+            cuts.append(size)
+        place, size = place + len(line) + 1, size + len(line.encode()) + 1
+    return labels, cuts[1:]
+
+
+def unigram_bits(corpus, texts):
+    """Bits of each text under the frequencies of the training tokens, one added to each."""
+    counts = np.ones(corpus.tokenizer.vocab_size)
+    for shard in corpus.shards["train"]:
+        for i in range(0, len(shard), 1 << 24):
+            counts += np.bincount(shard[i : i + (1 << 24)], minlength=len(counts))
+    bits = -np.log2(counts / counts.sum())
+    return np.array([bits[corpus.tokenizer.encode(text)].sum() for text in texts])
+
+
+def xz_bits(text):
+    """Bits of the text under `xz -9e`, with no larger a dictionary than it can use."""
+    raw = text.encode()
+    dictionary = max(4096, 1 << min(26, len(raw).bit_length()))
+    filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME, dict_size=dictionary)]
+    return 8 * len(lzma.compress(raw, filters=filters))
+
+
+# ---- the part of the report ------------------------------------------------------------------------------------------
+
+
+def figures(nats, size, tokens, seed):
+    """What is said of a model on documents, from three arrays (N,)."""
+    loss = nats.sum() / max(1e-9, tokens.sum())
+    return dict(bits_per_byte=float(nats.sum() / math.log(2) / max(1e-9, size.sum())),
+                interval_95=stats.interval(nats / math.log(2), size, seed), loss=float(loss),
+                perplexity=math.exp(min(loss, 50)), tokens=round(tokens.sum()), bytes=round(size.sum()))
+
+
+def run(ask, names, corpus, options):
+    """
+    {"models", "cells", "items", "tables", "general", "documents", ...}; models are those of names, then the controls,
+    on the cell of new companies. options: max_bytes, quick, seed. ValueError where nothing is held out.
+    """
+    documents, scored = [], {name: [] for name in names}  # scored: per document, nats, bytes, tokens by part
+    for cell in CELLS:
+        if not corpus.tokens(cell):
+            continue
+        found, every = held_out(corpus, cell, options)
+        cut = [parts(about, text) for about, text in found]
+        items = [dict(text=text, cuts=cuts) for (_, text), (_, cuts) in zip(found, cut, strict=True)]
+        documents += [dict(about=about, text=text, cell=cell, labels=labels)
+                      for (about, text), (labels, _) in zip(found, cut, strict=True)]
+        for name in names:
+            answers = ask(name, nats_at, items, chunk=1, label=f"loss on {CELLS[cell]}", every=every)
+            scored[name] += [np.diff(np.array(a), prepend=0.0) for a in answers]
+    if not documents or documents[0]["cell"] != "val":
+        raise ValueError(f"{corpus.directory} has no validation split; "
+                         "build it with --val_fraction above 0 from at least two documents")
+
+    def measured(keep, labelled=lambda label: True):
+        """{name: figures} and bytes over the documents to keep, of the parts whose label counts."""
+        chosen = [i for i, d in enumerate(documents) if keep(d) and any(map(labelled, d["labels"]))]
+        sums = {name: np.array([scored[name][i][:, [labelled(label) for label in documents[i]["labels"]]].sum(1)
+                                for i in chosen]).reshape(-1, 3).T for name in names}
+        models = {name: figures(*sums[name], options.seed) for name in names if sums[name][1].sum()}
+        return dict(documents=len(chosen), bytes=max((m["bytes"] for m in models.values()), default=0), models=models)
+
+    cells = {c: dict(holds=CELLS[c], **measured(lambda d, c=c: d["cell"] == c))
+             for c in CELLS if any(d["cell"] == c for d in documents)}
+    elsewhere = [d for d in documents if d["cell"] != "val_neither"]
+    items = {key: measured(elsewhere.__contains__, lambda label, key=key: label[0] == key) for key in ITEMS}
+    tables = {kind: measured(elsewhere.__contains__, lambda label, kind=kind: label[1] == kind)
+              for kind in ("text", "tables")}
+    with open(GENERAL, encoding="utf-8") as f:
+        pages = [dict(text=text.strip(), cuts=[]) for text in f.read().split("\n---\n")]
+    general = {}
+    for name in names:
+        nats, size, tokens = np.array(ask(name, nats_at, pages, label="general English"))[:, :, 0].T
+        general[name] = figures(nats, size, tokens, options.seed)
+
+    new = [i for i, d in enumerate(documents) if d["cell"] == "val"]
+    texts, models = [documents[i]["text"] for i in new], []
+    size = np.array([len(text.encode()) for text in texts], dtype=np.float64)
+    bits = {"unigram": unigram_bits(corpus, texts),
+            "xz -9e, each document": np.array([xz_bits(text) for text in texts], dtype=np.float64)}
+    for name in names:
+        nats, read, tokens = np.array([scored[name][i].sum(1) for i in new]).T
+        bits[name] = nats / math.log(2) / read * size
+        models.append(dict(name=name, **cells["val"]["models"][name], bytes_per_token=float(read.sum() / tokens.sum())))
+    models += [dict(name=name, control=True, bits_per_byte=float(bits[name].sum() / size.sum()),
+                    interval_95=stats.interval(bits[name], size, options.seed)) for name in bits if name not in names]
+    for m in models[1:]:
+        found = stats.paired(bits[names[0]], bits[m["name"]], size, options.seed)
+        m |= dict(difference=found["difference"], difference_interval_95=found["interval_95"], p=found["p"])
+    return dict(models=models, cells=cells, items={k: v for k, v in items.items() if v["models"]},
+                tables={k: v for k, v in tables.items() if v["models"]}, general=general,
+                documents=[dict(id=d["about"]["id"], company=d["about"].get("company"), cell=d["cell"],
+                                bytes=len(d["text"].encode()),
+                                bits={n: scored[n][i][0].sum() / math.log(2) / scored[n][i][1].sum() for n in names})
+                           for i, d in enumerate(documents)])
