@@ -7,7 +7,7 @@ Put many items to a model: in worker processes, with every answer kept.
 
 An evaluation is many questions to few models, and people stop it, add a baseline, and start it again. So the unit of
 work is a function of (model, tokenizer, items), and its answers lie in a folder named by the hash of all that they
-depend on: weights, tokenizer, the function's source code, settings, items. What is there is not computed again.
+depend on: weights, tokenizer, the code of ours that it runs, settings, items. What is there is not computed again.
 
 On a CPU each process computes on one thread and takes chunks of items that do not depend on how many processes there
 are. A matrix product adds up in another order on two threads than on one; this way the figures are the same with 1
@@ -15,9 +15,10 @@ worker and with 16, to the last bit.
 """
 import functools
 import hashlib
-import importlib
 import json
 import os
+import sys
+import types
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ import checkpoint
 import data
 import jobs
 import lora
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Ask:
@@ -59,9 +62,9 @@ class Ask:
         """
         items, about = list(items), self.about[name]
         os.makedirs(self.folder, exist_ok=True)
-        source = [data.file_sha256(importlib.import_module(m).__file__) for m in (function.__module__, "model")]
-        key = content_key(about["sha256"], about["tokenizer_sha256"], function.__qualname__, source, torch.__version__,
-                          self.device.type, self.dtype, cast, chunk, settings, items)
+        key = content_key(about["sha256"], about["tokenizer_sha256"], source(function.__module__), source("checkpoint"),
+                          torch.__version__, self.device.type, self.dtype, cast, function.__qualname__, chunk,
+                          settings, items)
         parts = [items[i : i + chunk] for i in range(0, len(items), chunk)]
         calls = [((self.paths[name], about["sha256"], function, part, settings, str(self.device), self.dtype, cast),
                   len(json.dumps(part))) for part in parts]
@@ -74,6 +77,20 @@ class Ask:
 
 def content_key(*parts):
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def source(name):
+    """The sha256 of the files of ours that a module is made of: its own and those that it imports from."""
+    found, todo = {}, [name]
+    while todo:
+        module = sys.modules[todo.pop()]
+        path = getattr(module, "__file__", None) or ""
+        if module.__name__ not in found and os.path.dirname(path) in (HERE, os.path.join(HERE, "kernels")):
+            found[module.__name__] = data.file_sha256(path)
+            todo += {v.__name__ if isinstance(v, types.ModuleType) else getattr(v, "__module__", None) or name
+                     for v in vars(module).values()} & {*sys.modules}
+    return sorted(found.values())
 
 
 def weights_sha256(path, model):

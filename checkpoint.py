@@ -186,6 +186,9 @@ def point_to(run, step):
     for name in (*kind, *TOKENIZER_FILES, "lineage.json"):
         if not os.path.islink(os.path.join(run, name)) and os.path.exists(os.path.join(run, "latest", name)):
             link(os.path.join("latest", name), os.path.join(run, name))
+    card = os.path.join(run, "README.md")
+    if os.path.islink(card) and not os.path.exists(card):  # eval.py wrote it, of a step before
+        os.remove(card)
 
 
 def mark_as_base(path, run):

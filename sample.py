@@ -5,6 +5,7 @@ Let checkpoints write: one streams to the terminal, several stand side by side o
     python sample.py runs/sec gpt2 --prompts prompts.txt --out samples.jsonl
         # one prompt a line, or JSONL with "prompt" or "messages"
     python sample.py runs/chat --chat --prompt "What is a 10-K?"            # asked in the words of its chat template
+    python sample.py runs/sec --embed texts.txt                             # no text but vectors; see probe.py
 
 Generation runs on a KV cache (model.py). The prompts of a file are padded on the left and run in batches.
 """
@@ -124,6 +125,8 @@ def main():
                    help="a text to continue; may be given again [three openings from 10-K filings]")
     p.add_argument("--prompts", metavar="FILE", help="a file of prompts: one a line, or JSONL")
     p.add_argument("--chat", action="store_true", help="each --prompt is what the user says, for the model to answer")
+    p.add_argument("--embed", metavar="FILE", help="write a vector for each text of FILE, which is as for --prompts: "
+                   "the mean of its tokens' states, as .npy, to --out or else FILE.npy")
     p.add_argument("--out", metavar="FILE", help="write JSONL: checkpoint, prompt, text, seed")
     p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of each continuation")
     p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="0: always the likeliest token")
@@ -142,6 +145,12 @@ def main():
         prompts = [[dict(role="user", content=p)] if isinstance(p, str) else p for p in prompts]
     if args.out and not os.path.isdir(os.path.dirname(args.out) or "."):
         raise FileNotFoundError(f"there is no folder {os.path.dirname(args.out)} to write {args.out} into")
+    if args.embed:
+        import probe
+
+        if len(args.checkpoints) > 1 or args.prompt or args.prompts or args.chat:
+            raise ValueError("--embed takes one checkpoint and the texts of its FILE; leave out other ones and prompts")
+        return print(probe.embed(args.checkpoints[0], args.embed, args.out or args.embed + ".npy", device, dtype))
     options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
                    repetition_penalty=args.repetition_penalty, seed=args.seed)
 

@@ -31,12 +31,12 @@ def student(freedom):
 
 
 def interval(value, size=None, seed=0):
-    """95 % interval [low, high] of sum(value) / sum(size) over N documents, or None of fewer than two."""
+    """95 % interval [low, high] of sum(value) / sum(size) over N documents, or None of fewer than three."""
     value = np.asarray(value, np.float64)
     size = np.ones(len(value)) if size is None else np.asarray(size, np.float64)
     value, size = value[size > 0], size[size > 0]
     n = len(value)
-    if n < 2:
+    if n < 3:
         return None
     rng = np.random.default_rng(seed)
     rows = max(1, 1_000_000 // n)

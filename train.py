@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 import checkpoint
 import cli
+import cost
 import data
 import licence
 import lora
@@ -549,6 +550,7 @@ def main():
     bar = tqdm(total=args.steps, initial=step, unit="step", disable=True if rank else None, smoothing=0.05)
 
     plotted = [0.0]
+    took = cost.meter(device, world, dtype, rank, state.get("cost") if resumed else {})
 
     def log(line, entry):
         if rank == 0:
@@ -561,7 +563,7 @@ def main():
         if rank == 0:
             state = dict(step=step, tokens=tokens, validated=validated, stale=stale, skipped=skipped, best=best,
                          general_loss=before, scaler=scaler.state_dict(), args=vars(args), trainable=trainable,
-                         torch=torch.__version__, **fingerprints)
+                         torch=torch.__version__, cost=took(), **fingerprints)
             checkpoint.save(args.out, step, model, tokenizer, optimizer.tensors(model, optimizers) | learn.tensors(),
                             state, args.keep, **base)
             if step >= args.steps or time.perf_counter() - plotted[0] > 60:

@@ -3,13 +3,11 @@ import html.parser
 import json
 import math
 
-import numpy as np
 import torch
 from conftest import run
 
 import checkpoint
 import data
-import eval as evaluation
 import sample
 
 
@@ -50,36 +48,6 @@ def test_a_stream_never_shows_half_a_character(trained):
     for token in tokenizer.encode("a’🙂b"):
         stream(torch.tensor([int(token)]))
     assert "".join(shown) == "a’🙂b" and all("\ufffd" not in s for s in shown)
-
-
-def test_windows_score_each_token_once():
-    for n, T in ((2, 8), (8, 8), (9, 8), (10, 8), (37, 8), (100, 7), (5, 1)):
-        rows = list(evaluation.windows(list(range(n)), T))
-        scored = torch.cat([y[y >= 0] for _, y in rows])
-        assert scored.tolist() == list(range(1, n)), (n, T)
-        assert all(len(x) == len(y) <= T for x, y in rows)
-        for x, y in rows:
-            assert (y[y >= 0] == x[y >= 0] + 1).all()
-
-
-def test_scores_equal_a_plain_forward_pass(trained):
-    model, tokenizer = sample.load(trained, "cpu", "float32")
-    text = "Revenue increased."
-    ids = torch.tensor([[tokenizer.end_of_text, *tokenizer.encode(text).tolist()]])
-    assert ids.shape[1] <= 64
-    with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(model(ids[:, :-1])[0][0], ids[0, 1:], reduction="sum").item()
-    (nats, tokens), = evaluation.score(model, tokenizer, [text], torch.device("cpu"))
-    assert tokens == ids.shape[1] - 1 and abs(nats - expected) < 1e-3
-
-
-def test_bootstrap_covers_the_mean_and_shrinks():
-    rng = np.random.default_rng(0)
-    size = rng.integers(100, 10_000, 400).astype(float)
-    bits = size * rng.normal(1.1, 0.1, 400)
-    low, high = evaluation.bootstrap(bits, size)
-    few = evaluation.bootstrap(bits[:20], size[:20])
-    assert low < bits.sum() / size.sum() < high and high - low < few[1] - few[0]
 
 
 class Tags(html.parser.HTMLParser):
