@@ -15,6 +15,7 @@ and the rest is whole.
 report.json is a function of models, data and flags: the same ones give the same bytes, whatever the number of workers.
 Everything that was computed is kept in OUT/cache, under the hash of what it depends on.
 """
+import argparse
 import base64
 import json
 import os
@@ -23,7 +24,6 @@ import platform
 import numpy as np
 import torch
 
-import card
 import cli
 import corpus as building
 import cost
@@ -31,6 +31,7 @@ import data
 import exam
 import jobs
 import loss
+import model_card
 import page
 import probe
 import questions
@@ -48,7 +49,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def parts_asked_for(text):
     chosen = [part.strip() for part in text.split(",") if part.strip()]
     if unknown := set(chosen) - {*PARTS}:
-        raise ValueError(f"--only: there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"no part is called {', '.join(sorted(unknown))}; they are {', '.join(PARTS)}")
     return chosen
 
 
@@ -200,7 +201,7 @@ def main():
     print("\n".join(lines(report) if kind == "lm" else exam.lines_on_examples(report)))
     print(f"look at {os.path.join(args.out, 'report.html')}; report.json has more")
     if kind == "lm":
-        print(card.write_card(report, args.checkpoint, args.out))
+        print(model_card.write_card(report, args.checkpoint, args.out))
 
 
 if __name__ == "__main__":

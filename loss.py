@@ -24,7 +24,7 @@ CELLS = {"val": "new companies", "val_year": "known companies, new years", "val_
          "val_neither": "known companies, known years, unseen documents"}
 ITEMS = ("1", "1A", "7", "8", "15")
 GENERAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "general.txt")
-QUICK_BYTES, QUICK_DOCUMENTS = 150_000, 24
+QUICK_BYTES, QUICK_DOCUMENTS = 60_000, 24
 
 
 def windows(ids, T):

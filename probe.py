@@ -6,15 +6,10 @@ What a model's hidden states know of a filing, without training it: a probe, a s
     embeddings  given an item of one year, is the nearest of all items the same item of the company's next filing?
     sections    of four openings of items, is the likeliest the one that really follows?
 
-    python sample.py runs/sec --embed texts.txt         # a vector for each line, as texts.txt.npy
-
-A text becomes one vector by the mean of its tokens' states: (T, C) -> (C,). States of a random network keep the words
-they were made from, so they alone go a long way. Therefore each figure stands beside those of the same model with
-random weights, of counting words and of chance, and only the distance from these counts.
+A text becomes one vector by the mean of its tokens' states (embed.py). Each figure stands beside those of the same
+model with random weights, of counting words and of chance, and only the distance from these counts.
 """
-import dataclasses
 import functools
-import os
 import types
 from collections import Counter, defaultdict
 
@@ -22,77 +17,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import checkpoint
 import examples
-import sample
 import stats
 import tasks
-from model import GPT, GPTConfig
+from embed import states
 from retrieve import bm25
 from split import UNDATED, companies, day_of, filing_day, hash64, owners_of
 
 FOLDS, CS, RANDOM = 5, (1e-4, 1e-3, 1e-2, 1e-1), "random weights"
 TASKS = {"1A-7": ("1A", "7"), "five-way": tuple(tasks.SECTIONS)}
-PASSAGES, COMPANIES, FILINGS, EXAMPLES = (2000, 500), (100, 40), (200, 40), (200, 40)  # at most; with --quick
+PASSAGES, COMPANIES, FILINGS, EXAMPLES = (2000, 200), (100, 40), (200, 20), (200, 40)  # at most; with --quick
 SEARCHED, OPENING, CONTEXT = 4000, 300, 1000  # characters: of an item, of a candidate, of what it is to follow
-
-
-def states(model, tokenizer, items, layers="all", random_weights=False):
-    """
-    Texts -> the mean over each one's tokens of the model's states, float32: (N, n_layer + 2, C) of the embedding, each
-    block, and the last one after the final norm; "last": only these, (N, C). A text longer than the model's block_size
-    is read in windows. Each begins with an end-of-text, as documents do in training, which does not count: the first
-    state is unlike all others, and far larger. random_weights: of a new model of the same config, always the same one.
-    """
-    if random_weights:
-        model = fresh(dataclasses.astuple(model.config), str(model.wte.weight.device))
-    T, end, windows, kept = model.config.block_size, tokenizer.end_of_text, [], []
-    for i, text in enumerate(items):
-        ids = tokenizer.encode(text).astype(np.int64)
-        windows += [(i, torch.from_numpy(np.r_[end, ids[o : o + T - 1]]))
-                    for o in range(0, max(1, len(ids)), max(1, T - 1))]
-    windows.sort(key=lambda window: len(window[1]))  # batches with little padding
-    found = np.zeros((len(items), model.config.n_layer + 2 if layers == "all" else 1, model.config.n_embd))
-    tokens = np.zeros(len(items))
-    hooks = [] if layers == "last" else [
-        model.h[0].register_forward_pre_hook(lambda block, args: kept.append(args[0])),
-        *(block.register_forward_hook(lambda block, args, out: kept.append(out)) for block in model.h)]
-    while windows:
-        count = max(1, 8192 // len(windows[-1][1]))
-        windows, batch = windows[:-count], windows[-count:]
-        which, rows = zip(*batch, strict=True)
-        idx = torch.nn.utils.rnn.pad_sequence(rows, True, end)  # to the right, where no token sees it
-        length, place = torch.tensor([[len(row)] for row in rows]), torch.arange(idx.shape[1])
-        counts = (place < length) & ((place > 0) | (length == 1))  # an empty text has nothing but its end-of-text
-        np.add.at(tokens, [*which], counts.sum(1).numpy())
-        idx, counts = (t.to(model.wte.weight.device) for t in (idx, counts[:, :, None]))
-        kept.append(model.hidden(idx))  # (B, T, C), after what the hooks kept
-        for j, x in enumerate(kept):
-            np.add.at(found[:, j], [*which], (x.float() * counts).sum(1).cpu().numpy())
-        kept.clear()
-    for hook in hooks:
-        hook.remove()
-    found = (found / tokens[:, None, None]).astype(np.float32)
-    return found if layers == "all" else found[:, 0]
-
-
-@functools.lru_cache(1)
-def fresh(config, device):
-    with torch.random.fork_rng(devices=[]):  # drawn on the CPU, so that every device has the same ones
-        torch.manual_seed(0)
-        return GPT(GPTConfig(*config)).to(device).eval()
-
-
-def embed(path, file, out, device, dtype):
-    """Write the states after the final norm of the texts in `file`, (N, C) float32; returns a line that says so."""
-    texts = [sample.shown(prompt) for prompt in sample.read_prompts(file)]
-    model, tokenizer = checkpoint.load(path, device)
-    with torch.inference_mode(), torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-        rows = states(model.eval(), tokenizer, texts, "last")
-    with open(out + ".tmp", "wb") as f:
-        np.save(f, rows)
-    os.replace(out + ".tmp", out)
-    return f"wrote {out}: {len(rows):,} texts x {rows.shape[1]:,} float32; read it with numpy.load({out!r})"
 
 
 def read_filings(corpus):

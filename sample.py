@@ -5,7 +5,7 @@ Let checkpoints write: one streams to the terminal, several stand side by side o
     python sample.py runs/sec gpt2 --prompts prompts.txt --out samples.jsonl
         # one prompt a line, or JSONL with "prompt" or "messages"
     python sample.py runs/chat --chat --prompt "What is a 10-K?"            # asked in the words of its chat template
-    python sample.py runs/sec --embed texts.txt                             # no text but vectors; see probe.py
+    python sample.py runs/sec --embed texts.txt                             # no text but vectors; see embed.py
 
 Generation runs on a KV cache (model.py). The prompts of a file are padded on the left and run in batches.
 """
@@ -18,6 +18,7 @@ import torch
 
 import checkpoint
 import cli
+import embed
 import examples
 
 PROMPTS = ("Item 1A. Risk Factors. Our business is subject to",
@@ -146,11 +147,10 @@ def main():
     if args.out and not os.path.isdir(os.path.dirname(args.out) or "."):
         raise FileNotFoundError(f"there is no folder {os.path.dirname(args.out)} to write {args.out} into")
     if args.embed:
-        import probe
-
         if len(args.checkpoints) > 1 or args.prompt or args.prompts or args.chat:
             raise ValueError("--embed takes one checkpoint and the texts of its FILE; leave out other ones and prompts")
-        return print(probe.embed(args.checkpoints[0], args.embed, args.out or args.embed + ".npy", device, dtype))
+        texts = [shown(prompt) for prompt in read_prompts(args.embed)]
+        return print(embed.write(args.checkpoints[0], texts, args.out or args.embed + ".npy", device, dtype))
     options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
                    repetition_penalty=args.repetition_penalty, seed=args.seed)
 

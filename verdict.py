@@ -11,7 +11,7 @@ too little was measured it is None, and "why" says what is lacking. Intervals ar
 import math
 
 P = 0.05           # the custom: of twenty differences that are none, one would be told
-DOCUMENTS = 6      # fewer can't give a p below 0.05: five have 32 ways to be signed, and two of them are the extremes
+DOCUMENTS = 6      # of fewer one has to believe that they are normal: their signs can't give a p below 0.05
 COUNTED = 20       # texts, percentages, questions: of fewer, one of them moves a share by more than five points
 NEWER = 1.05       # times the bits/byte on unseen documents of known companies and years; a choice
 FORGETS = 1.10     # times another model's bits/byte on general English; a choice

@@ -11,6 +11,7 @@ import torch
 from conftest import SHARED
 
 import checkpoint
+import embed
 import probe
 import retrieve
 import sample
@@ -58,16 +59,16 @@ def plain(model, tokenizer, text):
 
 @torch.inference_mode()
 def test_states_are_the_mean_over_each_texts_own_tokens(lm):
-    x = probe.states(*lm, TEXTS)
+    x = embed.states(*lm, TEXTS)
     assert x.shape == (len(TEXTS), 4, 16) and x.dtype == np.float32 and np.isfinite(x).all()
     assert len(lm[1].encode(TEXTS[3])) > 100  # several windows
     for i, text in enumerate(TEXTS):
         if text:
             np.testing.assert_allclose(x[i], plain(*lm, text), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(probe.states(*lm, TEXTS, "last"), x[:, -1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(embed.states(*lm, TEXTS, "last"), x[:, -1], rtol=1e-5, atol=1e-6)
     for i, text in enumerate(TEXTS):  # alone, without padding
-        np.testing.assert_allclose(probe.states(*lm, [text])[0], x[i], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(probe.states(*lm, TEXTS[::-1])[::-1], x, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(embed.states(*lm, [text])[0], x[i], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed.states(*lm, TEXTS[::-1])[::-1], x, rtol=1e-4, atol=1e-5)
     assert not lm[0].h[0]._forward_hooks and not lm[0].h[0]._forward_pre_hooks
 
 
@@ -78,18 +79,18 @@ def test_states_are_those_of_transformers(lm, tmp_path):
     other = transformers.GPT2Model.from_pretrained(tmp_path).eval()
     ids = torch.tensor([[lm[1].end_of_text, *lm[1].encode(TEXTS[0]).tolist()]])
     theirs = [h[0, 1:].mean(0).numpy() for h in other(ids, output_hidden_states=True).hidden_states]
-    ours = probe.states(*lm, TEXTS[:1])[0]
+    ours = embed.states(*lm, TEXTS[:1])[0]
     np.testing.assert_allclose(ours[[0, 1, 3]], theirs, rtol=1e-3, atol=1e-4)  # their last is after the final norm
 
 
 @torch.inference_mode()
 def test_random_weights_are_always_the_same_and_draw_nothing_from_others(lm):
     state = torch.get_rng_state()
-    x = probe.states(*lm, TEXTS, random_weights=True)
-    probe.fresh.cache_clear()
-    assert np.array_equal(x, probe.states(*lm, TEXTS, random_weights=True))
+    x = embed.states(*lm, TEXTS, random_weights=True)
+    embed.fresh.cache_clear()
+    assert np.array_equal(x, embed.states(*lm, TEXTS, random_weights=True))
     assert torch.equal(state, torch.get_rng_state())
-    assert not np.allclose(x, probe.states(*lm, TEXTS))
+    assert not np.allclose(x, embed.states(*lm, TEXTS))
 
 
 def blobs(n=120, d=6, classes=3):
@@ -336,7 +337,7 @@ def test_embed_writes_a_row_for_each_text(lm, tmp_path, monkeypatch, capsys):
     assert "3 texts x 16 float32" in out and "numpy.load" in out and rows.shape == (3, 16) and rows.dtype == np.float32
     assert "6 texts" in run("--embed", tmp_path / "t.jsonl", "--out", tmp_path / "o")
     with torch.inference_mode():
-        expected = probe.states(*checkpoint.load(str(tmp_path / "m")), TEXTS, "last")
+        expected = embed.states(*checkpoint.load(str(tmp_path / "m")), TEXTS, "last")
     np.testing.assert_allclose(np.load(tmp_path / "o"), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(rows[2], expected[3], rtol=1e-4, atol=1e-5)
     assert not [f for f in os.listdir(tmp_path) if f.endswith(".tmp")]

@@ -62,19 +62,38 @@ class Tags(html.parser.HTMLParser):
 
 def test_report(trained, corpus, tmp_path):
     prompt = "<script>alert(1)</script>"
-    done = run("eval.py", trained, "--baseline", trained / "step-00000005", "--data", corpus,
-               "--out", tmp_path / "report", "--max_bytes", 60000, "--prompt", prompt, "--max_new_tokens", 5)
+    shared = ["eval.py", trained, "--baseline", trained / "step-00000005", "--baseline", "no-such/model",
+              "--task", tmp_path / "nowhere", "--data", corpus, "--prompt", prompt, "--max_new_tokens", 5]
+    done = run(*shared, "--out", tmp_path / "report", "--workers", 1)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    ours, early, xz = report["models"]
+    ours, early, unigram, xz = report["models"]
     assert ours["bits_per_byte"] < early["bits_per_byte"] and early["difference"] > 0 and xz["bits_per_byte"] > 0.5
     for m in report["models"]:
         assert m["interval_95"][0] <= m["bits_per_byte"] <= m["interval_95"][1]
+    assert ours["sha256"] == data.file_sha256(trained / "model.safetensors") and ours["tokens_trained"] == 5120
     assert abs(ours["perplexity"] - math.exp(ours["loss"])) < 1e-6
     d = data.TokenData(str(corpus))
     scored = [len(d.tokenizer.decode(t).encode()) for a, t in d.read_documents("val")
               if a["id"] in report["document_ids"]]
     assert report["bytes"] == sum(scored)
+    # what can't be had is named, and the rest is whole
+    assert "hub" in report["missing"]["no-such/model"] and "questions" in report["missing"]
+    assert "nowhere" in json.dumps(report["tasks"]) and report["writing"]["measures"] and report["sections"]["rows"]
+    assert "lower loss per token than" in report["headline"] and report["verdict"] and report["cost"]["rows"]
     page = (tmp_path / "report" / "report.html").read_text()
     tags = Tags(page).tags
     assert not [t for t, _ in tags if t in ("script", "link")] and "&lt;script&gt;" in page
     assert all(a["src"].startswith("data:") for t, a in tags if t == "img") and "report.html" in done.stdout
+    assert (trained / "README.md").read_text().startswith("---\n")
+    # the same bytes in another place, by another number of workers; then from what was kept, with one part more
+    run(*shared, "--out", tmp_path / "again", "--workers", 2)
+    assert (tmp_path / "again" / "report.json").read_bytes() == (tmp_path / "report" / "report.json").read_bytes()
+    run(*shared, "--out", tmp_path / "again", "--only", "loss,embeddings")
+    assert json.loads((tmp_path / "again" / "report.json").read_text())["loss"] == report["loss"]
+
+
+def test_report_asks_for_known_parts_and_something_held_out(trained, corpus, tmp_path):
+    shared = ["eval.py", trained, "--data", corpus, "--out", tmp_path / "report"]
+    done = run(*shared, "--only", "loss,lass", check=False)
+    assert done.returncode == 2 and "called lass" in done.stderr and "writing" in done.stderr
+    assert not (tmp_path / "report").exists()

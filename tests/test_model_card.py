@@ -6,9 +6,9 @@ import huggingface_hub
 import pytest
 from test_cost import fake_report, make_run, took
 
-import card
 import checkpoint
 import licence
+import model_card
 import verdict
 
 VERDICTS = {
@@ -46,7 +46,7 @@ def test_the_hub_reads_the_header_and_its_figures(tmp_path):
         name="sec", kind="from scratch", device="NVIDIA <b>Test</b>", devices=1, hours=2.0, hours_estimated=False,
         tokens_per_second=1000.0, money=3.5, peak_memory_gb=9.1, kilowatt_hours=0.6)]))
     report |= dict(headline=verdict.headline(report), verdict=verdict.verdict(report))
-    text = card.model_card(report, str(step))
+    text = model_card.model_card(report, str(step))
     found = header_of(text)
     assert (found.license, found.language, found.library_name) == ("mit", "en", "transformers")
     assert found.pipeline_tag == "text-generation" and "gpt2" in found.tags and found.model_name == "sec"
@@ -61,10 +61,10 @@ def test_the_hub_reads_the_header_and_its_figures(tmp_path):
                   "python eval.py OUT --data data/sec", "Commercial use is allowed, redistribution allowed"):
         assert words in text, words
     assert str(tmp_path) not in text and "<b>" not in text and "*years*" not in text
-    without = card.model_card(fake_report(), str(step))
+    without = model_card.model_card(fake_report(), str(step))
     assert "On NVIDIA \\<b\\>Test\\</b\\>, then NVIDIA Other." in without
     os.remove(step / "train_state.json")
-    assert "On hardware that its checkpoint does not name." in card.model_card(fake_report(), str(step))
+    assert "On hardware that its checkpoint does not name." in model_card.model_card(fake_report(), str(step))
 
 
 @pytest.mark.parametrize("name", VERDICTS)
@@ -73,17 +73,18 @@ def test_the_header_and_the_lineage_agree_on_the_licence(name, tmp_path):
     run, step = checkpoint_with(tmp_path, [name])
     stated = licence.terms(licence.read(str(step))["verdict"]["name"])
     assert (stated.commercial, stated.redistribution) == (commercial, redistribution)
-    (step / "README.md").write_text(card.model_card(fake_report(), str(step)))
+    (step / "README.md").write_text(model_card.model_card(fake_report(), str(step)))
     os.remove(step / "lineage.json")  # now only the header speaks
     assert header_of((step / "README.md").read_text()).license == hub
     read_back = licence.terms(licence.of_model(str(step)))
     assert (read_back.commercial, read_back.redistribution) == (commercial, redistribution)
-    assert header_of(card.model_card(fake_report(), str(step))).license == hub  # and a card made of a card is the same
+    again = model_card.model_card(fake_report(), str(step))  # a card made of a card is the same
+    assert header_of(again).license == hub
 
 
 def test_an_unknown_licence_is_never_a_free_one(tmp_path):
     (tmp_path / "model").mkdir()
-    text = card.model_card({}, str(tmp_path / "model"))
+    text = model_card.model_card({}, str(tmp_path / "model"))
     assert header_of(text).license == "other" and header_of(text).license_name
     assert licence.terms(header_of(text).license_name).commercial is None
     assert "not known to be allowed" in text
@@ -93,7 +94,7 @@ def test_bases(tmp_path):
     for base, expected in (("openai-community/gpt2", "openai-community/gpt2"), ("gpt2", "gpt2"),
                            (str(tmp_path / "elsewhere"), None), ("runs/../x: y", None)):
         run, step = checkpoint_with(tmp_path, base=base, name=f"run{abs(hash(base))}", init=base)
-        text = card.model_card(fake_report(), str(step))
+        text = model_card.model_card(fake_report(), str(step))
         assert header_of(text).base_model == expected and str(tmp_path) not in text
         assert "made from" in text and header_of(text).license == "other"  # nobody knows the base's licence
 
@@ -101,7 +102,7 @@ def test_bases(tmp_path):
 def test_an_adapter_says_how_peft_loads_it(tmp_path):
     run, step = checkpoint_with(tmp_path, base="gpt2", init="gpt2", lora_rank=8)
     (step / "adapter_config.json").write_text(json.dumps(dict(base_model_name_or_path="gpt2")))
-    text = card.model_card(fake_report(), str(step))
+    text = model_card.model_card(fake_report(), str(step))
     found = header_of(text)
     assert found.library_name == "peft" and found.base_model == "gpt2" and "lora" in found.tags
     assert "AutoPeftModelForCausalLM" in text and "--lora_rank 8" in text and "--n_layer" not in text
@@ -114,7 +115,7 @@ def test_names_can_not_break_the_card(name, tmp_path):
     report = json.loads(json.dumps(fake_report()).replace('"sec"', json.dumps(name)))
     report["data"] = name
     report["verdict"] = [dict(claim=f"writes like {name}", holds=True, figure="1", threshold="", part="loss", why=None)]
-    card.replace(str(step / "README.md"), card.model_card(report, str(step)))
+    model_card.replace(str(step / "README.md"), model_card.model_card(report, str(step)))
     text = (step / "README.md").read_text(encoding="utf-8")
     assert header_of(text).license == "mit" and len(header_of(text).eval_results) >= 3
     body = text.split("\n---\n", 1)[1]
@@ -125,17 +126,17 @@ def test_names_can_not_break_the_card(name, tmp_path):
 
 def test_the_card_lies_in_the_checkpoint_and_is_seen_from_the_run(tmp_path):
     run, step = checkpoint_with(tmp_path)
-    said = card.write_card(fake_report(), str(run), str(tmp_path))
+    said = model_card.write_card(fake_report(), str(run), str(tmp_path))
     assert said == f"the model card: {step}/README.md" and not (tmp_path / "MODEL_CARD.md").exists()
     assert os.readlink(run / "README.md") == "latest/README.md" and (run / "README.md").read_text().startswith("---\n")
     first = (step / "README.md").read_bytes()
-    card.write_card(fake_report(), str(run), str(tmp_path))  # ours is written anew, to the same bytes
+    model_card.write_card(fake_report(), str(run), str(tmp_path))  # ours is written anew, to the same bytes
     assert (step / "README.md").read_bytes() == first and sorted(os.listdir(tmp_path)) == ["corpus of mine", "run"]
 
 
 def test_a_card_of_an_older_step_is_not_shown_for_a_newer_one(tmp_path):
     run, step = checkpoint_with(tmp_path)
-    card.write_card(fake_report(), str(run), str(tmp_path))
+    model_card.write_card(fake_report(), str(run), str(tmp_path))
     (run / "step-00000030").mkdir()
     checkpoint.point_to(str(run), 30)
     assert not os.path.lexists(run / "README.md") and (step / "README.md").exists()
@@ -150,31 +151,31 @@ def test_what_others_wrote_stays(tmp_path, monkeypatch):
     (step / "README.md").write_text("mine")
     out = tmp_path / "out"
     out.mkdir()
-    said = card.write_card(fake_report(), str(run), str(out))
+    said = model_card.write_card(fake_report(), str(run), str(out))
     assert "MODEL_CARD.md; " in said and "written by somebody else" in said
     assert (step / "README.md").read_text() == "mine" and (out / "MODEL_CARD.md").read_text().startswith("---\n")
     assert not (run / "README.md").exists()
     (run / "README.md").write_text("of the run")  # a file of theirs in the run directory is no link of ours
     os.remove(step / "README.md")
-    card.write_card(fake_report(), str(run), str(out))
-    assert (run / "README.md").read_text() == "of the run" and card.OURS in (step / "README.md").read_text()
+    model_card.write_card(fake_report(), str(run), str(out))
+    assert (run / "README.md").read_text() == "of the run" and model_card.OURS in (step / "README.md").read_text()
 
 
 def test_where_nothing_can_be_written_the_card_goes_to_the_report(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
-    assert "no directory" in card.write_card(fake_report(), "gpt2", str(out))
+    assert "no directory" in model_card.write_card(fake_report(), "gpt2", str(out))
     cache = tmp_path / "models--gpt2" / "snapshots" / "abc"
     cache.mkdir(parents=True)
-    assert "cache of the hub" in card.write_card(fake_report(), str(cache), str(out)) and not os.listdir(cache)
+    assert "cache of the hub" in model_card.write_card(fake_report(), str(cache), str(out)) and not os.listdir(cache)
     run, step = checkpoint_with(tmp_path)
-    real = card.replace
+    real = model_card.replace
 
     def refuse(path, text):
         if path.startswith(str(step)):
             raise PermissionError(13, "Permission denied", path)
         real(path, text)
 
-    monkeypatch.setattr(card, "replace", refuse)
-    assert "can't be written (Permission denied)" in card.write_card(fake_report(), str(run), str(out))
+    monkeypatch.setattr(model_card, "replace", refuse)
+    assert "can't be written (Permission denied)" in model_card.write_card(fake_report(), str(run), str(out))
     assert (out / "MODEL_CARD.md").exists()
