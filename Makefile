@@ -35,7 +35,7 @@ demo: .venv/installed
 	@echo "== 4 of 5: the same prompts early and late in training"
 	$(RUN) sample.py runs/demo/step-00000050 runs/demo --max_new_tokens 60
 	@echo "== 5 of 5: score it on companies it has never seen"
-	$(RUN) eval.py runs/demo --baseline runs/demo/step-00000050 --data data/demo --max_bytes 400000 --out runs/demo/report
+	$(RUN) eval.py runs/demo --baseline runs/demo/step-00000050 --data data/demo --quick --out runs/demo/report
 	@echo "Done. Open runs/demo/report/report.html; then: .venv/bin/python sample.py runs/demo --prompt 'Our business'"
 
 sec124m: .venv/installed

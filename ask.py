@@ -14,9 +14,11 @@ are. A matrix product adds up in another order on two threads than on one; this 
 worker and with 16, to the last bit.
 """
 import functools
+import glob
 import hashlib
 import json
 import os
+import shutil
 import sys
 import types
 
@@ -43,7 +45,10 @@ class Ask:
         largest = 1
         for name, path in models.items():
             try:
+                path = checkpoint.resolve(path)  # a run that trains on has another newest step later
                 model, tokenizer = checkpoint.load(path)
+                if not all(p.isfinite().all() for p in model.parameters() if p.is_floating_point()):
+                    raise ValueError(f"{name} has weights that are not finite; take a step from before it diverged")
             except (OSError, ValueError) as e:
                 self.missing[name] = str(e)
                 continue
@@ -68,6 +73,9 @@ class Ask:
         parts = [items[i : i + chunk] for i in range(0, len(items), chunk)]
         calls = [((self.paths[name], about["sha256"], function, part, settings, str(self.device), self.dtype, cast),
                   len(json.dumps(part))) for part in parts]
+        for folder in glob.glob(os.path.join(glob.escape(self.folder), key, "[0-9]" * 6)):
+            if read(folder) is None:
+                shutil.rmtree(folder)
         folders = self.job.run(key, calls, answer, f"{name[-24:]}: {label or function.__name__}")
         return [result for folder in folders for result in read(folder)]
 
@@ -108,7 +116,7 @@ def tokens_trained(path):
     """How many tokens a checkpoint of ours had read, itself, without its base; None if it does not say."""
     try:
         return checkpoint.load_json_state(checkpoint.resolve(path)).get("tokens")
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return None
 
 
@@ -139,5 +147,9 @@ def answer(folder, path, sha256, function, items, settings, device, dtype, cast)
 
 
 def read(folder):
-    return (np.load(os.path.join(folder, "results.npy")) if os.path.exists(os.path.join(folder, "results.npy"))
-            else jobs.load_json(folder, "results"))
+    """What `answer` wrote, or None where it is damaged."""
+    path = os.path.join(folder, "results.npy")
+    try:
+        return np.load(path) if os.path.exists(path) else jobs.load_json(folder, "results")
+    except (ValueError, EOFError, FileNotFoundError):
+        return None

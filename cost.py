@@ -76,7 +76,7 @@ def watch_power(device, rank=0):
 
 def run(paths, report, options):
     """
-    {"price_per_hour", "currency", "rows", "to_come", "notes"}: a row for each model (and task, if it was tuned) and for
+    {"price_per_hour", "rows", "to_come", "notes"}: a row for each model (and task, if it was tuned) and for
     each that was asked untuned in a task. paths: {name: path}; options.price: of an hour of one device, or None.
     """
     def money(hours):
@@ -98,7 +98,7 @@ def run(paths, report, options):
         ("no energy where nobody read it: on CPUs, on GPUs without nvidia-smi, in older checkpoints",
          any(row["hours"] and row["kilowatt_hours"] is None for row in rows))) if applies]
     hours = next((A_CORPUS / row["tokens_per_second"] / 3600 for row in rows[:1] if row["tokens_per_second"]), None)
-    return dict(price_per_hour=price, currency="USD", rows=rows, notes=notes, to_come=hours and dict(
+    return dict(price_per_hour=price, rows=rows, notes=notes, to_come=hours and dict(
         tokens=A_CORPUS, hours=hours, money=money(hours),
         note="arithmetic: this many tokens at the measured speed; nothing was trained"))
 

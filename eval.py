@@ -20,6 +20,7 @@ import base64
 import json
 import os
 import platform
+import shutil
 
 import numpy as np
 import torch
@@ -42,7 +43,9 @@ from ask import Ask, content_key
 
 PARTS = {"loss": loss.run, "writing": writing.run, "probe": probe.probe, "embeddings": probe.embeddings,
          "sections": probe.sections, "tasks": exam.tasks_part, "questions": questions.questions_part}
-ELSEWHERE = ("out", "workers", "only", "device")  # flags that change no figure
+CONTROLS = ("unigram", "xz -9e, each document", "held-out text", "random weights", "TF-IDF", "TF-IDF similarity",
+            "commonest", "BM25", "chance")  # rows of the report that are no models
+ELSEWHERE = ("out", "workers", "only", "device")  # flags that change no figure, but for the kind of device
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -58,7 +61,7 @@ def names_of(paths):
     names = {}
     for path in paths:
         name, again = path.rstrip("/") or path, 2
-        while name in names:
+        while name in names or name in CONTROLS:
             name, again = f"{path.rstrip('/')} ({again})", again + 1
         names[name] = path
     return names
@@ -67,11 +70,15 @@ def names_of(paths):
 def kept(folder, key, function, *args):
     """function(*args), which is JSON; computed once for a key."""
     path = os.path.join(folder, f"part-{key}")
-    if not os.path.isdir(path):
-        result = json.loads(json.dumps(function(*args), allow_nan=False))  # as it will be read again
+    try:
+        return jobs.load_json(path, "part")
+    except (OSError, ValueError):  # there is none, or a damaged one
+        shutil.rmtree(path, ignore_errors=True)
+    result = json.loads(json.dumps(function(*args), allow_nan=False))  # as it will be read again
+    if not any(r.get("missing") for r in [result, *result.values()] if isinstance(r, dict)):  # it may come
         with jobs.whole(path) as draft:
             jobs.save_json(draft, "part", result)
-    return jobs.load_json(path, "part")
+    return result
 
 
 def content_of(path):
@@ -80,17 +87,24 @@ def content_of(path):
     return next((data.file_sha256(p) for p in (manifest, path) if os.path.isfile(p)), None)
 
 
+def beginning(args, ask, names):
+    """What every report begins with: what was asked of which models, by which code."""
+    settings = {k: v for k, v in vars(args).items() if k not in ELSEWHERE}
+    return dict(format=1, tool=f"tenk {building.VERSION}", data=args.data, seed=args.seed, quick=args.quick,
+                settings=settings | dict(device=ask.device.type),
+                versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__),
+                models=[dict(name=name, dtype=args.dtype) | ask.about[name] for name in names],
+                tuned=[dict(name=name) | ask.about[name] for name in args.tuned])
+
+
 def make_report(args, ask, names):
     """The report on a checkpoint, on text: a dict for JSON."""
     corpus, missing = data.TokenData(args.data, verify=False), dict(ask.missing)
     sources = [data.file_sha256(os.path.join(HERE, name)) for name in sorted(os.listdir(HERE)) if name.endswith(".py")]
-    flags = {k: v for k, v in vars(args).items() if k not in ELSEWHERE}
-    key = [sources, ask.about, names, flags, corpus.fingerprint(), [content_of(p) for p in args.task + args.questions]]
-    report = dict(format=1, tool=f"tenk {building.VERSION}", kind="lm", data=args.data,
-                  data_fingerprint=corpus.fingerprint(), split_policy=corpus.manifest["split_policy"],
-                  seed=args.seed, quick=args.quick, settings=flags,
-                  versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__))
-    report["models"] = [dict(name=name, dtype=args.dtype) | ask.about[name] for name in names]
+    report = beginning(args, ask, names)
+    key = [sources, ask.about, report["settings"], corpus.fingerprint(), *map(content_of, args.task + args.questions),
+           *(content_of(os.path.join(path, "lineage.json")) for path in ask.paths.values())]
+    report |= dict(kind="lm", data_fingerprint=corpus.fingerprint(), split_policy=corpus.manifest["split_policy"])
     for part in PARTS:
         if args.only and part not in args.only:
             missing[part] = f"{verdict.UNASKED}: --only named others"
@@ -125,6 +139,7 @@ def training_curve(run):
 
 
 def write(folder, name, content):
+    os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, name + ".tmp"), "w", encoding="utf-8", errors="replace") as f:
         f.write(content)
     os.replace(os.path.join(folder, name + ".tmp"), os.path.join(folder, name))
@@ -170,7 +185,7 @@ def flags():
     p.add_argument("--prompt", action="append", help="for the samples; may be given again [openings from 10-K filings]")
     p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of the samples shown")
     p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="of the samples")
-    p.add_argument("--seed", type=int, default=0, help="of samples, folds and intervals")
+    p.add_argument("--seed", type=cli.non_negative(int), default=0, help="of samples, folds and intervals")
     p.add_argument("--workers", type=cli.positive(int), default=os.cpu_count(), help="processes, on a CPU")
     cli.add_machine_flags(p)
     p.set_defaults(dtype="float32")
@@ -182,6 +197,7 @@ def main():
     device = cli.choose_device(args.device)
     args.dtype = cli.choose_dtype(args.dtype, device)
     kind = data.read_manifest(args.data)["kind"]
+    exam.check_paths(args)
     if kind == "lm" and not data.TokenData(args.data).tokens("val"):
         raise ValueError(f"{args.data} has no validation split; "
                          "build it with --val_fraction above 0 from at least two documents")
@@ -192,8 +208,8 @@ def main():
         raise ValueError(ask.missing[first])
     names, args.tuned = ([name for name in given if name in ask.paths] for given in (compared, tuned))
     try:
-        report = (make_report(args, ask, names) if kind == "lm" else
-                  exam.examples_report(ask, names, args.data, args) | dict(missing=ask.missing))
+        report = make_report(args, ask, names) if kind == "lm" else beginning(args, ask, names) | dict(
+            exam.examples_report(ask, names, args.data, args), missing=ask.missing)
     finally:
         ask.close()
     write(args.out, "report.json", json.dumps(report, indent=1, allow_nan=False))
@@ -201,7 +217,7 @@ def main():
     print("\n".join(lines(report) if kind == "lm" else exam.lines_on_examples(report)))
     print(f"look at {os.path.join(args.out, 'report.html')}; report.json has more")
     if kind == "lm":
-        print(model_card.write_card(report, args.checkpoint, args.out))
+        print(model_card.write_card(report, ask.paths[first], args.out))
 
 
 if __name__ == "__main__":

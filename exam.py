@@ -4,12 +4,13 @@ Examinations: fine-tuned models against the one they were made from, beside what
     tasks_part(ask, names, corpus, options)              # each task before and after fine-tuning
     examples_report(ask, names, "data/fpb", options)     # eval.py CKPT --data data/fpb
 
-Before and after answer the same examples and are compared example by example. Runs that differ in nothing but their
-seed are one row, which tells the worst and the best of them.
+Before and after answer the same examples, and a run is compared, example by example, with the model that it was made
+from. Runs that differ in nothing but their seed are one row, which tells the worst and the best of them.
 """
 import copy
 import json
 import math
+import os
 
 import numpy as np
 
@@ -60,8 +61,8 @@ def examine(ask, name, manifest, records):
         chosen, rejected = sums[:, 0], sums[:, 1]
         right = chosen[:, 0] < rejected[:, 0]
         shorter = chosen[:, 0] / chosen[:, 1] < rejected[:, 0] / rejected[:, 1]
-        entry |= dict(accuracy=float(right.mean()), accuracy_95=stats.wilson(int(right.sum()), len(right)),
-                      accuracy_per_token=float(shorter.mean()), margin=float((rejected - chosen)[:, 0].mean()))
+        entry |= dict(accuracy=float(right.mean()), accuracy_per_token=float(shorter.mean()),
+                      margin=float((rejected - chosen)[:, 0].mean()))
         values["accuracy"] = right, each
     elif task:
         said = {"written": ask(name, tasks.generate, records, max_new_tokens=int(tokens.max()) + 8)}
@@ -71,7 +72,9 @@ def examine(ask, name, manifest, records):
             entry[how] = tasks.measure(task, records, answers)
             alone = [tasks.measure(task, [r], [a]) for r, a in zip(records, answers, strict=True)]
             values[how] = [m.get("accuracy", m.get("execution_accuracy")) for m in alone], each
-    return entry, {k: by_document(records, *v) for k, v in values.items()}
+    values = {k: by_document(records, *v) for k, v in values.items()}
+    put_intervals(entry, values)
+    return entry, values
 
 
 def by_document(records, *values):
@@ -83,12 +86,28 @@ def by_document(records, *values):
 
 
 def interval(right, n):
-    """Of sums over documents; where all or none is right there is nothing to draw anew, and Wilson's holds."""
+    """Of a share over documents; of few, and where all or none is right, there is too little to draw anew: Wilson's."""
     share = float(right.sum() / n.sum())
-    return stats.interval(right, n) if share not in (0.0, 1.0) else stats.wilson(share * len(n), len(n))
+    ends = share not in (0.0, 1.0) and stats.interval(right, n) or stats.wilson(share * len(n), len(n))
+    return [max(0.0, ends[0]), min(1.0, ends[1])]
+
+
+def put_intervals(entry, values):
+    """The 95 % interval beside each measure of an entry, over documents, instead of any over examples."""
+    for k, v in values.items():
+        where, key = (entry[k], "accuracy_95" if "accuracy" in entry[k] else "interval_95") if k in HOW else (
+            entry, f"{k}_95")
+        where[key] = stats.interval(*v) if k == "bits_per_byte" else interval(*v)
 
 
 # ---- data directories and the runs that belong to them ---------------------------------------------------------------
+
+
+def check_paths(options):
+    """FileNotFoundError if one of options.task or options.questions is not there: a slip of the pen, most likely."""
+    for path in (*options.task, *options.questions):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"there is no {path}; correct the path, or make it first with python prepare.py")
 
 
 def attempt(what, function, *args, **settings):
@@ -115,11 +134,14 @@ def open_examples(directory, options, quick=QUICK, any_licence=False):
     if manifest["kind"] == "lm":
         raise ValueError(f"{directory} is a corpus; give it examples: python prepare.py task, sft or pairs")
     record = licence.lineage("data", data_manifests={directory: manifest})
-    name, allowed = record["verdict"]["name"], record["verdict"]["commercial"]
-    accepted = {str(a).rstrip("/") for a in options.accept_licence or ()}
-    if not (any_licence or allowed or {"all", directory} & accepted):
-        why = "it is not known to allow commercial use" if allowed is None else "non-commercial"
-        raise ValueError(f"{directory} is {name}: {why}; run again with --accept_licence {directory} if your use is")
+    name, allowed, note = (record["verdict"][k] for k in ("name", "commercial", "note"))
+    accepted = {a if a == "all" else os.path.realpath(a) for a in options.accept_licence or ()}
+    if not (any_licence or allowed or {"all", os.path.realpath(directory)} & accepted):
+        nc = licence.NC in note
+        why = ": nobody stated its licence" if name == "not stated" else f" is {name}, " + (
+            "non-commercial" if nc else "which is not known to allow commercial use")
+        use = "your use is non-commercial" if nc else "you have checked that you may use it"
+        raise ValueError(f"{directory}{why}; run again with --accept_licence {directory} if {use}")
     split = next(s for s in ("test", "val", "train") if s in manifest["splits"])
     train, records = (examples.read_split(directory, manifest, s) for s in ("train", split))
     seen = {examples.key_of(r) for r in train}
@@ -141,12 +163,48 @@ def path_of(ask, name):
 
 
 def learnt_from(ask, name):
-    """Fingerprints of the data that a checkpoint, its base, the base's base, ... were trained on."""
-    found, record = set(), licence.read(path_of(ask, name))
+    """(fingerprints, in words what) of the data that a checkpoint, its base, the base's base, ... learnt from."""
+    found, record = {}, licence.read(path_of(ask, name))
     while record:
-        found |= {d["fingerprint"] for d in record["data"]}
+        for d in [d for d in record["data"] if d["kind"] != "teacher"]:
+            found[d["fingerprint"]] = d["kind"] != "lm" and (d["task"] or os.path.basename(d["name"].rstrip("/")))
         record = (record["base"] or {}).get("lineage")
-    return found
+    return {*found}, " and ".join(dict.fromkeys(filter(None, found.values()))) or "text"
+
+
+def ours(ask, runs, found):
+    """{run: learnt_from} of those that know the data found or of which nobody knows what they do; {run: why not}."""
+    knows, missing = {name: attempt(f"{name}/lineage.json", learnt_from, ask, name) for name in runs}, {}
+    for name, known in [*knows.items()]:
+        if isinstance(known, dict) or found and known[0] and found["fingerprint"] not in known[0]:
+            missing[name] = known["missing"] if isinstance(known, dict) else f"was trained on {known[1]}, not on this"
+            del knows[name]
+    return knows, missing
+
+
+def base_of(ask, name):
+    """(name, sha256 of the weights) of what a checkpoint was made from; "" is what nobody knows."""
+    path = path_of(ask, name)
+    base = (licence.read(path) or {}).get("base")
+    if not base:
+        adapter = checkpoint.is_adapter(path) and checkpoint.read_json(os.path.join(path, "adapter_config.json"))
+        return (adapter or {}).get("base_model_name_or_path") or "", ""
+    # beside the name of an adapter stands the hash of the model below it, which it is not
+    below = checkpoint.is_adapter(checkpoint.resolve(base["name"])) or (base["lineage"] or {}).get("kind") == "adapter"
+    return base["name"], "" if below else base["sha256"] or ""
+
+
+def made_from(ask, names, run):
+    """{"base": which of the names a run was made from, or None and a "note" why}, for its row."""
+    (name, sha256), near = base_of(ask, run), False
+    for n in names if name else ():
+        same = os.path.realpath(path_of(ask, n)) == os.path.realpath(checkpoint.resolve(name))
+        theirs, near = getattr(ask, "about", {}).get(n, {}).get("sha256"), near or same
+        if sha256 == theirs if sha256 and theirs else same:
+            return dict(base=n)
+    name = "/".join(name.rstrip("/").split("/")[-2:]) if os.path.isabs(name) else name  # whose folder it is: no matter
+    return dict(base=None, note=f"made from {name}{' at another step' * near}, which is not in this report: give it as "
+                "--baseline" if name else "nobody knows what it was made from")
 
 
 def families(ask, runs):
@@ -154,9 +212,10 @@ def families(ask, runs):
     found = {}
     for name in runs:
         try:
-            state, base = checkpoint.load_json_state(path_of(ask, name)), licence.read(path_of(ask, name))["base"]
+            state = checkpoint.load_json_state(path_of(ask, name))
             args, seed = {k: v for k, v in state["args"].items() if k not in INCIDENTAL}, state["args"]["seed"]
-            key = json.dumps([args, state["data_fingerprint"], base and base["sha256"]], sort_keys=True)
+            base = base_of(ask, name)[1] or state["args"].get("init")
+            key = json.dumps([args, state["data_fingerprint"], base], sort_keys=True)
         except DAMAGE:  # somebody else's: nobody knows what it differs in
             key, seed = name, 0
         while seed in found.setdefault(key, {}):  # another step of the same run
@@ -178,23 +237,18 @@ def mean_of(dicts):
 def tasks_part(ask, names, corpus, options):
     """
     {directory: {"split", "examples", "licence", "baselines", "rows", ...} or {"missing": why}} of options.task. A run
-    of options.tuned is asked the tasks that its lineage names, or all of them if it names none.
+    of options.tuned is asked the tasks that it has learnt from; if nobody knows what it has learnt from, all of them.
     """
     if not options.task:
         raise ValueError("no task is given; make one with python prepare.py task, and add --task DIR")
     opened = {d: attempt(d, open_examples, d, options) for d in (str(d).rstrip("/") for d in options.task)}
-    # those that are refused count, too: a run that learnt from one of them is not asked the others
-    ours = {attempt(d, open_examples, d, options, any_licence=True).get("fingerprint") for d in opened}
-    return {d: o if "missing" in o else attempt(d, before_and_after, ask, names, d, o, ours, options)
+    return {d: o if "missing" in o else attempt(d, before_and_after, ask, names, d, o, options)
             for d, o in opened.items()}
 
 
-def before_and_after(ask, names, directory, found, ours, options):
-    manifest, rows, first = found["manifest"], [], None
-    knows = {name: attempt(f"{name}/lineage.json", learnt_from, ask, name) for name in options.tuned or ()}
-    missing = {name: known["missing"] for name, known in knows.items() if isinstance(known, dict)}
-    tuned = [name for name, known in knows.items()
-             if name not in missing and (found["fingerprint"] in known or not known & ours)]
+def before_and_after(ask, names, directory, found, options):
+    manifest, rows, before = found["manifest"], [], {}
+    tuned, missing = ours(ask, options.tuned or (), found)
     for stage, members in [("before", [n]) for n in names] + [("after", runs) for runs in families(ask, tuned)]:
         done = {name: attempt(name, examine, ask, name, manifest, found["records"]) for name in members}
         missing |= {name: d["missing"] for name, d in done.items() if isinstance(d, dict)}
@@ -202,22 +256,26 @@ def before_and_after(ask, names, directory, found, ours, options):
         if not done:
             continue
         entries, each = zip(*done.values(), strict=True)
-        row = dict(model=next(iter(done)), stage=stage, seeds=len(done), **mean_of(entries), spread={}, runs=[
+        name = next(iter(done)) + f" and {len(done) - 1} more" * (len(done) > 1)
+        row = dict(model=name, stage=stage, seeds=len(done), **mean_of(entries), spread={}, runs=[
             dict(name=name, **entry) for name, entry in zip(done, entries, strict=True)])
         values = {k: (np.mean([e[k][0] for e in each], 0), size) for k, (_, size) in each[0].items()}
-        for k, v in values.items():
-            where, key = (row[k], "accuracy_95" if "accuracy" in row[k] else "interval_95") if k in HOW else (
-                row, f"{k}_95")
-            where.setdefault(key, interval(*v))  # a single run's is there
+        put_intervals(row, values)
+        for k in values:
             ends = [float(e[k][0].sum() / e[k][1].sum()) for e in each]
             main = k == "likeliest" or k == "written" and "likeliest" not in values
             row["spread"]["accuracy" if main else k] = [min(ends), max(ends)]
-        first = values if members == names[:1] else first
-        if first and first is not values:
-            row["against_first"] = {k: stats.paired(first[k][0], *v) for k, v in values.items()}
+        if stage == "after":
+            row |= dict(base=None) | attempt(members[0], made_from, ask, names, members[0])
+        key, base = ("against_base", row["base"]) if stage == "after" else ("against_first", names[0])
+        if base in before:
+            row[key] = {k: stats.paired(before[base][k][0], *v) for k, v in values.items()}
+        if stage == "before":
+            before[members[0]] = values
         rows.append(row)
-    return dict(name=(manifest.get("task") or {}).get("name") or directory, kind=manifest["kind"], **found["about"],
-                baselines=baselines(found), rows=rows) | ({"missing": missing} if missing else {})
+    return dict(name=(manifest.get("task") or {}).get("name") or directory, kind=manifest["kind"],
+                fingerprint=examples.fingerprint(manifest), **found["about"], baselines=baselines(found), rows=rows) | (
+                    {"missing": missing} if missing else {})
 
 
 def examples_report(ask, names, directory, options):
@@ -235,7 +293,7 @@ def lines_on_examples(report):
     lines = [f"{report['data']}, {report['split']}: {report['examples']:,} "
              + ("pairs" if report["kind"] == "pairs" else "examples")]
     rows = [(f"{m['name']}, {how}", m[key]) for m in report["models"] for key, how in HOW.items() if key in m]
-    for name, m in rows + [*report.get("baselines", {}).items()]:
+    for name, m in rows + [(k, m) for k, m in report.get("baselines", {}).items() if k != "missing"]:
         lines.append(f"{name:<48} " + (
             "accuracy {:.3f} ({:.3f} to {:.3f})   macro-F1 {:.3f}   weighted F1 {:.3f}".format(
                 m["accuracy"], *m["accuracy_95"], m["macro_f1"], m["weighted_f1"]) if "accuracy" in m else
@@ -244,4 +302,6 @@ def lines_on_examples(report):
         lines.append(f"{m['name']:<48} loss {m['loss']:.4f} on completions, {m['bits_per_byte']:.4f} bits/byte"
                      + ("   the better one likelier {:.3f} ({:.3f} to {:.3f}), by {:.2f} nats in the mean".format(
                          m["accuracy"], *m["accuracy_95"], m["margin"]) if "accuracy" in m else ""))
-    return lines
+    lost = {k: v for part in (report, *report.values(), *report["models"]) if isinstance(part, dict)
+            for k, v in (part.get("missing") or {}).items()}
+    return lines + [f"not in this report: {what}: {why}" for what, why in lost.items()]

@@ -8,8 +8,10 @@ context before it (the first window aside). Tokenizers differ, so the number to 
     bits/byte = nats of the document / ln 2 / its UTF-8 bytes
 
 Where a document is cut into parts (its items, its tables), a token's nats are spread evenly over its bytes, so parts
-need not end where tokens do. Intervals and tests are over documents (stats.py). Two controls have learnt no language:
-the frequencies of the training tokens, and xz. A page of general English shows what was forgotten.
+need not end where tokens do. Intervals and tests are over companies (stats.py), for what one company files every year
+resembles itself, and over documents where there are fewer than three companies; a document of no known company counts
+as one. Two controls have learnt no language: the frequencies of the training tokens, and xz. A page of general English
+shows what was forgotten.
 """
 import lzma
 import math
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 
 import stats
+from split import companies_of
 
 CELLS = {"val": "new companies", "val_year": "known companies, new years", "val_both": "new companies, new years",
          "val_neither": "known companies, known years, unseen documents"}
@@ -45,7 +48,7 @@ def windows(ids, T):
 def nats_at(model, tokenizer, items, every=1):
     """
     Of each item {"text", "cuts": ascending byte offsets}: [nats, bytes, tokens], each a list of what was scored before
-    every cut and, last, in all. every: score only each so manieth window, with its full context all the same.
+    every cut and, last, in all. every: 5 scores every fifth window only, with its full context all the same.
     """
     device, results = model.wte.weight.device, []
     batch_size = 8 if device.type == "cpu" else 32
@@ -77,14 +80,15 @@ def nats_at(model, tokenizer, items, every=1):
 def held_out(corpus, split, options):
     """
     (documents, every): (about, text) of a split, whole, up to about options.max_bytes of text and at least one; with
-    options.quick of up to 24 documents each so manieth window.
+    options.quick of up to 24 documents every so many windows one.
     """
     found, total = [], 0
     for about, tokens in corpus.read_documents(split):
-        text = corpus.tokenizer.decode(tokens)
+        if not (text := corpus.tokenizer.decode(tokens)):
+            continue
         if found and (len(found) == QUICK_DOCUMENTS if options.quick else
                       total + len(text.encode()) > options.max_bytes):
-            continue
+            break  # not: look for one that fits, which would be a short one
         total += len(text.encode())
         found.append((about, text))
     return found, -(-total // QUICK_BYTES) if options.quick else 1
@@ -119,18 +123,24 @@ def xz_bits(text):
     raw = text.encode()
     dictionary = max(4096, 1 << min(26, len(raw).bit_length()))
     filters = [dict(id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME, dict_size=dictionary)]
-    return 8 * len(lzma.compress(raw, filters=filters))
+    return 8 * len(lzma.compress(raw, lzma.FORMAT_RAW, filters=filters))  # the header of a file is no text
 
 
 # ---- the part of the report ------------------------------------------------------------------------------------------
 
 
-def figures(nats, size, tokens, seed):
-    """What is said of a model on documents, from three arrays (N,)."""
-    loss = nats.sum() / max(1e-9, tokens.sum())
-    return dict(bits_per_byte=float(nats.sum() / math.log(2) / max(1e-9, size.sum())),
-                interval_95=stats.interval(nats / math.log(2), size, seed), loss=float(loss),
-                perplexity=math.exp(min(loss, 50)), tokens=round(tokens.sum()), bytes=round(size.sum()))
+def figures(nats, size, tokens, company, seed):
+    """What is said of a model on documents, from four arrays (N,), the last of which says whose they are."""
+    loss, (bits, total) = nats.sum() / max(1e-9, tokens.sum()), by_company(company, nats / math.log(2), size)
+    return dict(bits_per_byte=float(bits.sum() / max(1e-9, total.sum())), interval_95=stats.interval(bits, total, seed),
+                loss=float(loss), perplexity=math.exp(min(loss, 50)), tokens=round(tokens.sum()),
+                bytes=round(size.sum()), companies=len({*company.tolist()}))
+
+
+def by_company(company, *values):
+    """Arrays (N,), summed over the documents of each company; as they are of fewer than three companies."""
+    unique, which = np.unique(company, return_inverse=True)
+    return [np.bincount(which, v) for v in values] if len(unique) > 2 else list(values)
 
 
 def run(ask, names, corpus, options):
@@ -154,44 +164,56 @@ def run(ask, names, corpus, options):
         raise ValueError(f"{corpus.directory} has no validation split; "
                          "build it with --val_fraction above 0 from at least two documents")
 
-    def measured(keep, labelled=lambda label: True):
-        """{name: figures} and bytes over the documents to keep, of the parts whose label counts."""
-        chosen = [i for i, d in enumerate(documents) if keep(d) and any(map(labelled, d["labels"]))]
+    company = companies_of([d["about"] for d in documents])
+
+    def measured(in_cell, labelled=lambda label: True):
+        """{name: figures} and bytes over the documents of these cells, of the parts whose label counts."""
+        chosen = [i for i, d in enumerate(documents) if in_cell(d["cell"]) and any(map(labelled, d["labels"]))]
         sums = {name: np.array([scored[name][i][:, [labelled(label) for label in documents[i]["labels"]]].sum(1)
                                 for i in chosen]).reshape(-1, 3).T for name in names}
-        models = {name: figures(*sums[name], options.seed) for name in names if sums[name][1].sum()}
-        return dict(documents=len(chosen), bytes=max((m["bytes"] for m in models.values()), default=0), models=models)
+        models = {name: figures(*sums[name], company[chosen], options.seed) for name in names if sums[name][1].sum()}
+        return dict(documents=len(chosen), companies=len({*company[chosen].tolist()}),
+                    bytes=max((m["bytes"] for m in models.values()), default=0), models=models)
 
-    cells = {c: dict(holds=CELLS[c], **measured(lambda d, c=c: d["cell"] == c))
-             for c in CELLS if any(d["cell"] == c for d in documents)}
-    elsewhere = [d for d in documents if d["cell"] != "val_neither"]
-    items = {key: measured(elsewhere.__contains__, lambda label, key=key: label[0] == key) for key in ITEMS}
-    tables = {kind: measured(elsewhere.__contains__, lambda label, kind=kind: label[1] == kind)
+    cells = {cell: dict(holds=CELLS[cell], overlap=corpus.manifest["splits"][cell].get("overlap"),
+                        **measured(cell.__eq__))
+             for cell in CELLS if any(d["cell"] == cell for d in documents)}
+    items = {key: measured("val_neither".__ne__, lambda label, key=key: label[0] == key) for key in ITEMS}
+    tables = {kind: measured("val_neither".__ne__, lambda label, kind=kind: label[1] == kind)
               for kind in ("text", "tables")}
     with open(GENERAL, encoding="utf-8") as f:
         pages = [dict(text=text.strip(), cuts=[]) for text in f.read().split("\n---\n")]
     general = {}
     for name in names:
         nats, size, tokens = np.array(ask(name, nats_at, pages, label="general English"))[:, :, 0].T
-        general[name] = figures(nats, size, tokens, options.seed)
+        general[name] = figures(nats, size, tokens, np.arange(len(pages)), options.seed)
 
-    new = [i for i, d in enumerate(documents) if d["cell"] == "val"]
-    texts, models = [documents[i]["text"] for i in new], []
-    size = np.array([len(text.encode()) for text in texts], dtype=np.float64)
-    bits = {"unigram": unigram_bits(corpus, texts),
-            "xz -9e, each document": np.array([xz_bits(text) for text in texts], dtype=np.float64)}
-    for name in names:
-        nats, read, tokens = np.array([scored[name][i].sum(1) for i in new]).T
-        bits[name] = nats / math.log(2) / read * size
-        models.append(dict(name=name, **cells["val"]["models"][name], bytes_per_token=float(read.sum() / tokens.sum())))
-    models += [dict(name=name, control=True, bits_per_byte=float(bits[name].sum() / size.sum()),
-                    interval_95=stats.interval(bits[name], size, options.seed)) for name in bits if name not in names]
-    for m in models[1:]:
-        found = stats.paired(bits[names[0]], bits[m["name"]], size, options.seed)
-        m |= dict(difference=found["difference"], difference_interval_95=found["interval_95"], p=found["p"])
+    new, models = [i for i, d in enumerate(documents) if d["cell"] == "val"], []
+    texts = [documents[i]["text"] for i in new]
+    size = np.array([scored[names[0]][i][1].sum() for i in new])  # of a sample of windows these bytes count, for all
+    rate = {name: np.array([scored[name][i][0].sum() / scored[name][i][1].sum() for i in new]) / math.log(2)
+            for name in names}
+    for name, found in ("unigram", unigram_bits(corpus, texts)), ("xz -9e, each document", [*map(xz_bits, texts)]):
+        rate[name] = np.array(found) / [len(text.encode()) for text in texts]
+    total, first = by_company(company[new], size, rate[names[0]] * size)
+    for name in rate:
+        bits, = by_company(company[new], rate[name] * size)
+        known = cells["val"]["models"].get(name) or dict(control=True, companies=len({*company[new].tolist()}))
+        models.append(dict(known, name=name, bits_per_byte=float(bits.sum() / total.sum()),
+                           interval_95=stats.interval(bits, total, options.seed)))
+        if name in names:
+            models[-1]["bytes_per_token"] = known["bytes"] / known["tokens"]
+        if name != names[0]:
+            found = stats.paired(first, bits, total, options.seed)
+            models[-1] |= dict(difference=found["difference"], difference_interval_95=found["interval_95"],
+                               p=found["p"])
+    for name in rate:
+        for i, r in zip(new, rate[name].tolist(), strict=True):
+            documents[i].setdefault("bits", {})[name] = r
     return dict(models=models, cells=cells, items={k: v for k, v in items.items() if v["models"]},
                 tables={k: v for k, v in tables.items() if v["models"]}, general=general,
-                documents=[dict(id=d["about"]["id"], company=d["about"].get("company"), cell=d["cell"],
-                                bytes=len(d["text"].encode()),
-                                bits={n: scored[n][i][0].sum() / math.log(2) / scored[n][i][1].sum() for n in names})
+                documents=[dict(id=d["about"]["id"], company=d["about"].get("company"), whose=int(company[i]),
+                                cell=d["cell"], bytes=len(d["text"].encode()),
+                                scored_bytes=float(scored[names[0]][i][1].sum()), bits=d.get("bits") or {
+                                    n: scored[n][i][0].sum() / math.log(2) / scored[n][i][1].sum() for n in names})
                            for i, d in enumerate(documents)])

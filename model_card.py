@@ -16,6 +16,7 @@ import shlex
 import card
 import checkpoint
 import licence
+import verdict
 from train import FIXED, flags
 
 OURS = "<!-- Written by tenk's eval.py, which writes it anew; delete this line to keep what you write here. -->"
@@ -26,11 +27,16 @@ PER_TOKEN = {"loss": "nats/token", "perplexity": "perplexity"}
 RISKS = {"verbatim": "of the sentences that it wrote stand word for word in training",
          "loop_rate": "of its 10-grams of words repeat what it had just written",
          "percent_consistent": "of the percentages that it states agree with the dollars beside them"}
+PATHS = ("data", "init", "forget_data", "teacher")
+ALWAYS = ("optimizer", "schedule", "batch_tokens", "grad_clip", "seed")
+DEFAULTS = dict(max_bytes=4_000_000, max_new_tokens=100, temperature=0.8, seed=0, dtype="float32", quick=False)
+USE = """Research, to continue text like that which it was trained on, and as a base for fine-tuning in its domain.
+
+Out of scope: advice, financial or legal, and facts. It continues text: what it says of a company may be false."""
 LOAD = """
 ```python
 from {library} import {model}
 from transformers import AutoTokenizer
-
 model, tokenizer = {model}.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 ```
 
@@ -51,21 +57,25 @@ def model_card(report, directory):
         (model, "parameters", "parameters"), (model, "block_size", "tokens of context"),
         (model, "vocab_size", "tokens of vocabulary"), (state, "tokens", "tokens of training")) if of.get(k))]
     devices = (state.get("cost") or {}).get("machines") or ["hardware that its checkpoint does not name"]
+    price = f"at a price of {(report.get('cost') or {}).get('price_per_hour')} per device hour"
     took = [cost.get("device") or ", then ".join(devices),
             *(f"{cost[k]:,.{0 if cost[k] >= 100 else 2}f} {unit}" for k, unit in (
                 ("devices", "of them"), ("hours", "hours" + " by estimate" * bool(cost.get("hours_estimated"))),
                 ("tokens_per_second", "tokens/s"), ("peak_memory_gb", "GB at the peak"), ("kilowatt_hours", "kWh"),
-                ("money", "USD")) if cost.get(k) is not None and (k != "devices" or cost[k] > 1))]
+                ("money", price)) if cost.get(k) is not None and (k != "devices" or cost[k] > 1))]
     lines = [*header(report, model, name, base, adapter, record, terms), "", OURS, "", f"# {plain(short(name))}", "",
+             *[f"This card is from {partial(report)}: for a look, not for a claim.", ""] * bool(partial(report)),
              plain(report.get("headline") or ""), "", "## What it is", "",
-             f"A causal language model of GPT-2's architecture: {plain(', '.join(w for w in what if w))}."]
-    for heading, holds in (("Intended use", True), ("What it is not good for", False), ("What can't be told", None)):
+             f"A causal language model of GPT-2's architecture: {plain(', '.join(w for w in what if w))}."
+             + " Parameters are counted without the zero biases that Hugging Face's layout adds." * (
+                 read_json(os.path.join(directory, "config.json")).get("bias") is False), "",
+             "## Intended use", "", USE]
+    for heading, holds in ("Claims that held", True), ("Claims that did not hold", False), ("What can't be told", None):
         claims = [f"- {plain(c['claim'])}: {plain(c['figure'])}"
                   + f" (asked: {plain(c['threshold'])})" * bool(c["threshold"])
                   for c in report.get("verdict") or () if c["holds"] is holds]
-        lines += ["", f"## {heading}", "", *(claims or ["Nothing by what was measured."])]
-    lines += ["", "It continues text. What it says of a company may be false; it is no advice.", "",
-              "## Training data and licences", "", *card.table("data | kind | sources | licences", [
+        lines += ["", f"## {heading}", "", *(claims or ["None, by what was measured."])]
+    lines += ["", "## Training data and licences", "", *card.table("data | kind | sources | licences", [
                   (plain(d["name"]), d["kind"], d["sources"], plain(", ".join(d["licences"]))) for d in sources]), ""]
     for d in sources:
         m = read_json(os.path.join(d["name"], "manifest.json"))
@@ -82,7 +92,7 @@ def model_card(report, directory):
     changed = {k: v for k, v in shown.items() if v != flags().get_default(k)}
     again = [["train.py", *(w for k, v in changed.items() if not (base and k in ("n_layer", "n_head", "n_embd"))
                             for w in (f"--{k}", str(v))[: 2 - (v is True)]), "--out", "OUT"]] * bool(args)
-    again.append(["eval.py", "OUT", "--data", str(report.get("data")), "--out", "OUT/report"])
+    again.append(evaluation(report))
     told = [(k, plain(v)) for k, v in shown.items() if k in changed or k in ALWAYS]
     lines += [*card.table("setting | value", told), "", "All else is train.py's default.", ""] * bool(shown)
     lines += ["## Evaluation", "", f"On {plain(report.get('data'))}, with 95 % intervals.", "",
@@ -96,18 +106,31 @@ def model_card(report, directory):
               "## How to use it", LOAD.format(
                   library="peft" if adapter else "transformers",
                   model="AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"), "## How to make it again",
-              "", "```", *("python " + shlex.join(" ".join(w.split()) for w in words) for words in again), "```", ""]
+              "", "```", *("python " + shlex.join(re.sub(r"\s", " ", w) for w in words) for words in again), "```", ""]
     text = "\n".join(lines)
     places = [*(m["name"] for m in report.get("models") or ()), *(d["name"] for d in sources), base,
-              report.get("data"), *(args.get(k) for k in PATHS)]
-    for path in sorted((p for p in places if p and os.path.isabs(p)), key=len, reverse=True):
+              report.get("data"), *(args.get(k) for k in PATHS), *again[-1]]
+    for path in sorted((p for p in places if p and os.path.isabs(p) and short(p)), key=len, reverse=True):
         for spelled, name in ((path, short(path)), (plain(path), plain(short(path)))):  # not whose folder it is
             text = re.sub(r"(?<![\w./-])" + re.escape(spelled), lambda m, name=name: name, text)
     return text
 
 
-PATHS = ("data", "init", "forget_data", "teacher")
-ALWAYS = ("optimizer", "schedule", "batch_tokens", "grad_clip", "seed")
+def partial(report):
+    """What a report is that is not a whole one, or None."""
+    lacks = " and ".join(part for part in ("loss", "writing") if not report.get(part))
+    return "a quick report" if report.get("quick") else f"a partial report, without {lacks}" if lacks else None
+
+
+def evaluation(report):
+    """The words of the command that makes such a report, without what eval.py does anyhow."""
+    settings, words = report.get("settings") or {}, ["eval.py", "OUT", "--data", str(report.get("data"))]
+    left = [p for p in verdict.PARTS if not str((report.get("missing") or {}).get(p)).endswith("--only named others")]
+    for key, value in (settings | {"only": ",".join(left) if len(left) < len(verdict.PARTS) else None}).items():
+        for v in value if isinstance(value, list) else [value]:
+            if key not in ("checkpoint", "data") and v not in (None, DEFAULTS.get(key)):
+                words += [f"--{key}", str(v)][: 2 - (v is True)]
+    return [*words, "--out", "OUT/report"]
 
 
 def header(report, model, name, base, adapter, record, terms):
@@ -162,7 +185,8 @@ def figures(report):
 def write_card(report, name, out):
     """
     The model card, into the checkpoint's directory and seen from its run's; where that is not ours to write (somebody's
-    own README.md, a hub cache, a read-only disk), into OUT/MODEL_CARD.md. Returns the sentence that says which.
+    own README.md, a hub cache, a read-only disk), or where a quick or partial report would replace a card, or one has
+    no loss, into OUT/MODEL_CARD.md. Returns the sentence that says which.
     """
     directory, why = checkpoint.resolve(name), None
     path, text = os.path.join(directory, "README.md"), model_card(report, directory)
@@ -172,6 +196,8 @@ def write_card(report, name, out):
         why = f"{directory} is a cache of the hub"
     elif os.path.exists(path) and OURS not in read_text(path):
         why = f"{path} was written by somebody else"
+    elif os.path.exists(path) or not report.get("loss"):
+        why = partial(report)
     try:
         if why is None:
             replace(path, text)
@@ -184,7 +210,7 @@ def write_card(report, name, out):
     except OSError as e:
         why = f"{directory} can't be written ({e.strerror})"
     replace(os.path.join(out, "MODEL_CARD.md"), text)
-    return f"the model card: {os.path.join(out, 'MODEL_CARD.md')}; {why}"
+    return f"{why}: the card went to {os.path.join(out, 'MODEL_CARD.md')}"
 
 
 def replace(path, text):

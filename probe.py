@@ -22,7 +22,7 @@ import stats
 import tasks
 from embed import states
 from retrieve import bm25
-from split import UNDATED, companies, day_of, filing_day, hash64, owners_of
+from split import UNDATED, companies_of, day_of, filing_day, hash64
 
 FOLDS, CS, RANDOM = 5, (1e-4, 1e-3, 1e-2, 1e-1), "random weights"
 TASKS = {"1A-7": ("1A", "7"), "five-way": tuple(tasks.SECTIONS)}
@@ -35,15 +35,13 @@ def read_filings(corpus):
     The filings of all splits whose items are known, their text still as tokens: about, split, tokens, day, spans of the
     items found, company (a number, one for all that owners_of joins), unseen: the training split has nothing of it.
     """
-    found, same = [], set()
+    found = []
     for split in corpus.manifest["splits"]:
         for about, tokens in corpus.read_documents(split):
-            owners = owners_of(dict(about)) or [hash64(about["id"].encode())]
-            same.update((owners[0], other) for other in owners)
             spans = {k: v["span"] for k, v in about.get("items", {}).items() if v["status"] == "found"}
-            found.append(types.SimpleNamespace(about=about, split=split, tokens=tokens, owner=owners[0], spans=spans,
+            found.append(types.SimpleNamespace(about=about, split=split, tokens=tokens, spans=spans,
                                                day=min(day_of(about.get("period")), filing_day(about))))
-    joined = companies(np.array([f.owner for f in found], np.uint64), same).tolist()
+    joined = companies_of([f.about for f in found]).tolist()
     trained = {company for f, company in zip(found, joined, strict=True) if f.split == "train"}
     for filing, company in zip(found, joined, strict=True):
         filing.company, filing.unseen = company, company not in trained
@@ -65,8 +63,8 @@ def shuffled(things, seed, key=str):
 def mean(name, value, company):
     """{name: the mean, name_95: its interval, for which whole companies are drawn anew}; their passages are alike."""
     _, which = np.unique(np.array(company, np.uint64), return_inverse=True)
-    interval = stats.interval(np.bincount(which, weights=np.array(value, float)), np.bincount(which))
-    return {name: float(np.mean(value)), name + "_95": interval and [max(0.0, interval[0]), min(1.0, interval[1])]}
+    interval = stats.share(np.bincount(which, weights=np.array(value, float)), np.bincount(which))
+    return {name: float(np.mean(value)), name + "_95": interval}
 
 
 def probe(ask, names, corpus, options):
@@ -245,8 +243,10 @@ def embeddings(ask, names, corpus, options):
     rows["BM25"] = found(bm25([texts[i] for i in asked], texts))
     rows["chance"] = {f"recall@{k}": float(np.minimum(k / others.sum(1), 1).mean()) for k in (1, 5, 10)}
     rows["chance"]["mrr"] = float(np.mean([(1 / np.arange(1, n + 1)).mean() for n in others.sum(1)]))
+    cut = corpus.manifest.get("repeated_paragraphs_cut", 0)
     return {"queries": len(pairs), "candidates": len(texts), "companies": len({*whose}), "rows": rows,
-            "notes": [f"an item is its first {SEARCHED:,} characters less heading; candidates are in other filings",
+            "notes": [f"an item is its first {SEARCHED:,} characters less heading; candidates are in other filings, of "
+                      f"training, too; prepare.py cut {cut:,} paragraphs of the corpus that a company had filed before",
                       "near is the cosine of mean final states, less their mean over all candidates (centred)"]}
 
 

@@ -18,6 +18,7 @@ from collections import Counter
 
 import numpy as np
 
+import data
 import exam
 import examples
 import programs
@@ -25,7 +26,7 @@ import retrieve
 import stats
 import tasks
 
-QUICK, QUICK_PASSAGES = 100, 2000
+QUICK, QUICK_PASSAGES, ASKED = 100, 2000, (("an answer", 32), ("a program", 96))  # of so many tokens
 PASSAGES, SHOWN, DEPTHS = 100_000, 5, (1, 5, 10)  # of filings to search in; in a prompt; of recall
 
 # ---- marking an answer: its first line counts ------------------------------------------------------------------------
@@ -184,6 +185,7 @@ def questions_part(ask, names, corpus, options):
     """
     {name: {"n", "metric", "table": {"base" or "fine-tuned": {"closed book", "retrieved", "gold passage"}}, "retrieval",
     ...} or {"missing": why}} of each of options.questions, data directories of FinQA or ConvFinQA and files.
+    A directory is put to those of options.tuned that learnt it or don't say what they learnt, a file to all of them.
     """
     if not options.questions:
         raise ValueError("no questions are given; add --questions with FinQA's data directory or with JSON lines")
@@ -204,6 +206,17 @@ def open_questions(path, corpus, options):
     return [*of_programs(found["records"])], [q["passage"] for records in every for q in of_programs(records)], found
 
 
+def in_words(table, n, writes):
+    """What was not the same for all rows of the table: the length of answers, passages that did not fit."""
+    yield ", ".join("the {} {}for {} of {}{}".format(row, "is asked " * (i == 0), *ASKED[writes[row]],
+                                                     " tokens" * (i == 0)) for i, row in enumerate(table))
+    for row, ways in table.items():
+        if cut := [f"{c['cut']:g} of {n} {w.split()[0]}" for w, c in ways.items() if c["cut"]]:
+            yield f"{row}: context was cut to fit in {' and '.join(cut)} prompts"
+        if unasked := max(c["unasked"] for c in ways.values()):
+            yield f"{row}: {unasked:g} of {n} questions are too long for it even alone, and count as wrong"
+
+
 def fine_tune_or_retrieve(ask, base, path, corpus, options):
     questions, pool, found = open_questions(path, corpus, options)
     pool = [*dict.fromkeys(filter(None, [*pool, *(q["passage"] for q in questions)]))]
@@ -215,21 +228,25 @@ def fine_tune_or_retrieve(ask, base, path, corpus, options):
         missing["gold passage"] = f"{lacking} of {len(questions)} questions come without a passage"
     if not pool:
         missing["retrieved"] = "there are no passages to search: no filings, and none with the questions"
-    knows = {name: exam.attempt(f"{name}/lineage.json", exam.learnt_from, ask, name)
-             for name in (base, *(options.tuned or ()))}
-    missing |= {name: known["missing"] for name, known in knows.items() if isinstance(known, dict)}
+    knows, lost = exam.ours(ask, [name for name in options.tuned or () if name != base], found)
+    own, unread = exam.ours(ask, [base], None)
+    missing |= lost | unread
     # of programs only who has learnt this very data knows the layout; the others are asked for the answer itself
-    writes = {name: found is not None and found["fingerprint"] in known for name, known in knows.items()}
-    tuned = [name for name in knows if name not in missing and name != base]
-    tuned = exam.families(ask, [name for name in tuned if writes[name]] or tuned)
-    rows = [("base", [base])] + [("fine-tuned" + f": {runs[0]}" * (i > 0), runs) for i, runs in enumerate(tuned)]
-    table, scores, said = {}, {}, [{} for _ in questions]
-    for (row, runs), way in itertools.product(rows, [way for way in contexts if way not in missing]):
+    writes = {name for name, (learnt, _) in (knows | own).items() if found and found["fingerprint"] in learnt}
+    rows, alien, table, scores, said = {"base": [base]}, {}, {}, {}, [{} for _ in questions]
+    for runs in exam.families(ask, sorted(knows, key=lambda name: name not in writes)):
+        learnt, what = knows[runs[0]]
+        row = f"fine-tuned on {what}: {runs[0]}" if learnt and not found else "fine-tuned"
+        row += f": {runs[0]}" * (row in rows)
+        rows[row], of = runs, exam.attempt(runs[0], exam.made_from, ask, [base], runs[0])
+        if of.get("note", "").startswith("made from"):
+            alien[row] = f"{runs[0]} was {of['note'].partition(',')[0]}, and not from {base}, the base here"
+    for (row, runs), way in itertools.product(rows.items(), [way for way in contexts if way not in missing]):
         items = [dict(asked=q["asked"], context=c) for q, c in zip(questions, contexts[way], strict=True)]
         marks, cells = [], []
         for name in runs:
-            replies = exam.attempt(name, ask, name, answers, items, end="Program:" if writes[name] else None,
-                              max_new_tokens=96 if writes[name] else 32)
+            replies = exam.attempt(name, ask, name, answers, items, end="Program:" if name in writes else None,
+                                   max_new_tokens=ASKED[name in writes][1])
             if isinstance(replies, dict):
                 missing[name] = replies["missing"]
                 continue
@@ -248,17 +265,18 @@ def fine_tune_or_retrieve(ask, base, path, corpus, options):
         score = np.mean([[m["score"] for m in run] for run in marks], 0)
         scores[row, way], n = exam.by_document(questions, score, np.ones(len(questions)))
         cell = {k: float(np.mean(v)) if v else None for k, v in each.items()} | exam.mean_of(cells) | dict(
-            interval_95=exam.interval(scores[row, way], n), runs=len(marks),
-            asked_for="a program" if writes[runs[0]] else "an answer")
-        if (row, way) != ("base", "closed book") and ("base", "closed book") in scores:
+            interval_95=exam.interval(scores[row, way], n), runs=len(marks), asked_for=ASKED[runs[0] in writes][0])
+        if (row, way) != ("base", "closed book") and ("base", "closed book") in scores and row not in alien:
             cell["against_closed_book"] = stats.paired(scores["base", "closed book"], scores[row, way], n)
         table.setdefault(row, {})[way] = cell
     if not table:
         raise ValueError("; ".join(missing.values()))
     numeric = sum(number(q["golds"][0], whole=True) is not None for q in questions)
     metric = {0: "F1", len(questions): "numeric"}.get(numeric, f"numeric, and F1 for {len(questions) - numeric}")
-    result = dict(n=len(questions), metric=metric, table=table, retrieval=retrieval)
-    if {("base", "retrieved"), ("fine-tuned", "closed book")} <= scores.keys():
+    result = dict(n=len(questions), metric=metric, table=table, retrieval=retrieval, notes=[
+        *alien.values(), *in_words(table, len(questions), {row: runs[0] in writes for row, runs in rows.items()})],
+        fingerprint=examples.fingerprint(found["manifest"]) if found else data.file_sha256(path))
+    if {("base", "retrieved"), ("fine-tuned", "closed book")} <= scores.keys() and "fine-tuned" not in alien:
         result["fine_tuned_against_retrieved"] = stats.paired(scores["base", "retrieved"],
                                                               scores["fine-tuned", "closed book"], n)
     result["examples"] = [dict(question=q["asked"].rpartition("Question: ")[2], gold=q["golds"][0], answers=a)

@@ -149,7 +149,11 @@ def main():
     if args.embed:
         if len(args.checkpoints) > 1 or args.prompt or args.prompts or args.chat:
             raise ValueError("--embed takes one checkpoint and the texts of its FILE; leave out other ones and prompts")
-        texts = [shown(prompt) for prompt in read_prompts(args.embed)]
+        with open(args.embed, encoding="utf-8") as f:  # of a plain text every line, an empty one, too: rows are counted
+            texts = ([shown(p) for p in read_prompts(args.embed)] if args.embed.endswith((".jsonl", ".ndjson")) else
+                     [line.rstrip("\n") for line in f])
+        if not texts:
+            raise ValueError(f"{args.embed} has no text in it")
         return print(embed.write(args.checkpoints[0], texts, args.out or args.embed + ".npy", device, dtype))
     options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
                    repetition_penalty=args.repetition_penalty, seed=args.seed)

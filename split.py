@@ -127,6 +127,16 @@ def companies(owner, same):
 # Cells
 
 
+def companies_of(abouts):
+    """
+    A number for each document, from its line of docs.jsonl: the same for those of one company, by CIK or name; one that
+    names no company is its own.
+    """
+    owners = [owners_of(dict(about)) or [hash64(about["id"].encode())] for about in abouts]
+    same = {(known[0], other) for known in owners for other in known}
+    return companies(np.array([known[0] for known in owners], np.uint64), same)
+
+
 def cells(places, group, args):
     """(cell of each document, an index into SPLITS; the policy in words; the first new day, as a date, or None)."""
     cell = np.zeros(len(places), np.int8)

@@ -63,6 +63,8 @@ def paired(a, b, size=None, seed=0):
     reach = total - 1e-9 * np.abs(difference).sum()
     if n < 2:
         p = None
+    elif n < 6 and total and not difference.std():  # nothing to divide by: the signs' own
+        p = 2.0 ** (1 - n)
     elif n < 6:
         angle = math.atan2(total, math.sqrt(n * (n - 1)) * difference.std(ddof=1)) if total else 0.0
         sine, cosine = math.sin(angle), math.cos(angle)  # Abramowitz and Stegun 26.7.3 and 4, for n - 1 = 1 to 4
@@ -78,8 +80,21 @@ def paired(a, b, size=None, seed=0):
             "interval_95": interval(difference, size, seed), "p": None if p is None else float(p)}
 
 
+def share(right, n, seed=0):
+    """
+    95 % interval of a share, sum(right) / sum(n) over documents; of none or all, where nothing can be drawn anew,
+    Wilson's, each document counting as one.
+    """
+    right, n = np.asarray(right, np.float64), np.asarray(n, np.float64)
+    middle = float(right.sum() / n.sum())
+    if middle in (0.0, 1.0):
+        return wilson(middle * len(n), len(n))
+    found = interval(right, n, seed)
+    return found and [max(0.0, found[0]), min(1.0, found[1])]
+
+
 def wilson(right, n, z=LEVEL):
     """95 % interval of a share of n (Wilson 1927), which holds near 0 and 1, too."""
     p, middle = right / n, (right + z * z / 2) / (n + z * z)
     half = z * math.sqrt(p * (1 - p) * n + z * z / 4) / (n + z * z)
-    return [max(0.0, middle - half), min(1.0, middle + half)]
+    return [max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half))]

@@ -6,7 +6,7 @@ What models write: the same 10-K openings continued by each, and what a reader's
 
 Small models write well for a page and then say "product candidates" 47 times; they state percentages that their own
 dollars deny; and their finest sentence may be a filing's. So every model goes on from the same prompts with the same
-seeds, nobody picks, and beside them stands a row "real filings", of held-out text. loop_rate is the share of 10-grams
+seeds, nobody picks, and beside them stands a row "held-out text", of held-out text. loop_rate is the share of 10-grams
 of words that their text had before, the numbers of its prose being alike; looping, of texts whose last words and signs,
 twenty or more, are those before them once again; distinct_n (Li et al. 2016), of different n-grams; verbatim, of
 sentences of eight words or more that some training document has, character for character.
@@ -41,20 +41,22 @@ def run(ask, names, corpus, options):
         return corpus.tokenizer.decode(corpus.tokenizer.encode(text)[:tokens]).rstrip("\ufffd")
 
     prompts, tokens = list(options.prompt or PROMPTS), max(TOKENS, options.max_new_tokens)
-    items = [{"prompts": prompts, "seed": options.seed + i} for i in range(2 if options.quick else 8)]
+    rounds = 1 if not options.temperature else 2 if options.quick else 8
+    items = [{"prompts": prompts, "seed": options.seed + i} for i in range(rounds)]
     texts, measures, examples, count = {}, {}, {}, len(prompts) * len(items)
     for name in names:
         settings = {"max_new_tokens": tokens, "temperature": options.temperature}
-        rounds = ask(name, write, items, cast=True, chunk=1, label="writing", **settings)
-        texts[name] = [cut(text, tokens) for written in rounds for text in written]  # as long as the real ones
+        each = ask(name, write, items, cast=True, chunk=1, label="writing", **settings)
+        texts[name] = [cut(text, tokens) for written in each for text in written]  # as long as the real ones
     shown = [{"prompt": p, "texts": {name: cut(texts[name][i], options.max_new_tokens) for name in names}}
              for i, p in enumerate(prompts)]
     real = held_out(corpus, 200_000 if options.quick else 2_000_000)
-    starts = [real.find("\n", i * len(real) // count) + 1 for i in range(count)] if real else []
-    texts["real filings"] = [cut(real[i : i + 40 * tokens], tokens) for i in starts]
+    places = (re.compile(r"\s").search(real, i * len(real) // count) for i in range(count))
+    starts = dict.fromkeys(m.end() for m in places if m)
+    texts["held-out text"] = [cut(real[i : i + 40 * tokens], tokens) for i in starts]
     search = Search(corpus.tokenizer, texts).read(corpus.shards["train"])
     for name, row in texts.items():
-        checked = check_percentages(real) if name == "real filings" else [
+        checked = check_percentages(real) if name == "held-out text" else [
             c for p, text in zip(prompts * len(items), row, strict=True) for c in check_percentages(p + text, len(p))]
         wrong = [c for c in checked if not c.pop("consistent")]
         copied = [s for s in search.sentences[name] if s in search.copied]
@@ -72,7 +74,8 @@ def run(ask, names, corpus, options):
                           "verbatim": list(dict.fromkeys(copied))[:3], "percent": wrong[:3]}
     return {"temperature": options.temperature, "max_new_tokens": options.max_new_tokens, "seed": options.seed,
             "tokens": tokens, "seeds": len(items), "prompts": shown, "measures": measures, "examples": examples,
-            "missing": {} if real else {"real filings": f"{corpus.manifest['kind']} data without held-out documents"}}
+            "notes": ["the percentages of held-out text are from more of it than its other figures: a page has few"],
+            "missing": {} if real else {"held-out text": f"{corpus.manifest['kind']} data without held-out documents"}}
 
 
 def write(model, tokenizer, items, max_new_tokens, temperature):

@@ -1,5 +1,4 @@
-"""What training took, as train.py keeps it and cost.py adds it up; what verdict.py says of a report."""
-import copy
+"""What training took, as train.py keeps it and cost.py adds it up."""
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ from conftest import run
 
 import checkpoint
 import cost
-import verdict
 
 
 def options(price=None):
@@ -266,137 +264,3 @@ def test_damage_is_a_note_and_no_crash(tmp_path):
 def test_a_lineage_that_bites_its_tail_ends(tmp_path):
     folder = make_run(tmp_path / "run", cost=took(60.0), base=tmp_path / "run", init=str(tmp_path / "run"))
     assert cost.spent(str(folder))["device_hours_with_base"] == 60 / 3600
-
-
-# ---- the verdict -----------------------------------------------------------------------------------------------------
-
-
-def fake_report():
-    """A report by the specification, in which every claim holds."""
-    cell = dict(documents=8, bytes=1000, holds="new companies",
-                models={"sec": dict(bits_per_byte=1.0, interval_95=[0.9, 1.1])})
-    return dict(
-        data="data/sec", tool="tenk 0", missing={}, models=[
-            dict(name="sec", bits_per_byte=1.0, interval_95=[0.9, 1.1], loss=3.2, perplexity=24.5, tokenizer_sha256="a",
-                 parameters=124_000_000, vocab_size=50257, block_size=1024),
-            dict(name="gpt2", bits_per_byte=1.3, interval_95=[1.2, 1.4], loss=4.5, tokenizer_sha256="a", difference=0.3,
-                 difference_interval_95=[0.2, 0.4], p=0.008),
-            dict(name="xz -9e, each document", control=True, bits_per_byte=2.0, difference=1.0, p=0.008,
-                 difference_interval_95=[0.8, 1.2])],
-        loss=dict(cells=dict(val=cell, val_year=cell, val_both=cell, val_neither=cell),
-                  general={"sec": dict(bits_per_byte=1.1), "gpt2": dict(bits_per_byte=1.0)}),
-        writing=dict(measures={
-            "sec": dict(texts=96, loop_rate=0.03, verbatim=0.06, percent_checked=40, percent_consistent=0.95,
-                        percent_consistent_95=[0.9, 0.99]),
-            "real filings": dict(texts=96, loop_rate=0.01, verbatim=0.02, percent_consistent=0.99)}),
-        probe=dict(tasks={"1A-7": dict(rows={"sec": dict(accuracy=0.9, accuracy_95=[0.85, 0.95]),
-                                             "TF-IDF": dict(accuracy=0.8)})}),
-        embeddings=dict(rows={"sec": {"recall@1": 0.5, "recall@1_95": [0.4, 0.6]}, "BM25": {"recall@1": 0.3}}),
-        sections=dict(chance=0.25, rows={"sec": dict(accuracy=0.5, accuracy_95=[0.4, 0.6])}),
-        tasks={"data/fpb": dict(baselines=dict(tfidf=dict(accuracy=0.7)), rows=[
-            dict(model="lora", stage="after", likeliest=dict(accuracy=0.8, accuracy_95=[0.75, 0.85]))])},
-        questions={"finqa": dict(n=100, table={"fine-tuned": {
-            "closed book": dict(score=0.6, interval_95=[0.51, 0.7]),
-            "retrieved": dict(score=0.7, interval_95=[0.6, 0.8])}})})
-
-
-def holds(report, words):
-    return {c["claim"]: c["holds"] for c in verdict.verdict(report)}[words]
-
-
-def changed(path, value):
-    report = copy.deepcopy(fake_report())
-    *way, last = path
-    place = report
-    for key in way:
-        place = place[key]
-    place[last] = value
-    return report
-
-
-def test_every_claim_of_a_good_model_holds_and_says_why():
-    claims = verdict.verdict(fake_report())
-    assert len(claims) == 15
-    assert all(c["holds"] is True and c["figure"] and c["threshold"] and not c["why"] for c in claims)
-    assert [c["part"] for c in claims] == sorted((c["part"] for c in claims), key=verdict.PARTS.index)
-    assert claims[0]["figure"] == "1.000 against 1.300 bits/byte, p = 0.008"
-    json.dumps(claims, allow_nan=False)
-
-
-GPT2, OWN = "continues filings better than gpt2", "its percentages add up"
-
-
-@pytest.mark.parametrize("words, path, value, expected", [
-    (GPT2, ("models", 1, "difference_interval_95"), [0.001, 0.5], True),
-    (GPT2, ("models", 1, "difference_interval_95"), [0.0, 0.5], False),
-    (GPT2, ("models", 1, "p"), 0.049, True), (GPT2, ("models", 1, "p"), 0.05, False),
-    (GPT2, ("models", 1, "difference_interval_95"), None, None),
-    (GPT2, ("loss", "cells", "val"), dict(documents=5, models={}), None),
-    ("generalises to new companies", ("loss", "cells", "val"),
-     dict(documents=6, models={"sec": dict(bits_per_byte=1.05)}), True),
-    ("generalises to new companies", ("loss", "cells", "val"),
-     dict(documents=6, models={"sec": dict(bits_per_byte=1.051)}), False),
-    ("generalises to new years", ("loss", "cells", "val_neither"), dict(documents=1, models={}), None),
-    ("generalises to new years", ("loss", "cells"), {}, None),
-    ("keeps general English as well as gpt2", ("loss", "general", "sec"), dict(bits_per_byte=1.11), False),
-    ("writes without loops", ("writing", "measures", "sec", "loop_rate"), 0.0299, True),
-    ("writes without loops", ("writing", "measures", "sec", "loop_rate"), 0.0301, False),
-    ("writes without loops", ("writing", "measures", "sec", "texts"), 19, None),
-    ("writes without loops", ("writing", "measures", "real filings"), None, None),
-    ("does not recite training", ("writing", "measures", "sec", "verbatim"), 0.07, True),
-    ("does not recite training", ("writing", "measures", "sec", "verbatim"), 0.071, False),
-    (OWN, ("writing", "measures", "sec", "percent_consistent_95"), [0.891, 1.0], True),
-    (OWN, ("writing", "measures", "sec", "percent_consistent_95"), [0.89, 1.0], False),
-    (OWN, ("writing", "measures", "sec", "percent_checked"), 19, None),
-    (OWN, ("writing", "measures", "real filings", "percent_consistent"), None, None),
-    ("its states tell sections apart better than TF-IDF: 1A-7",
-     ("probe", "tasks", "1A-7", "rows", "sec", "accuracy_95"), [0.8, 0.9], False),
-    ("finds related passages better than BM25", ("embeddings", "rows", "BM25", "recall@1"), 0.39, True),
-    ("finds related passages better than BM25", ("embeddings", "rows", "BM25", "recall@1"), 0.4, False),
-    ("knows what section follows", ("sections", "chance"), 0.4, False),
-    ("knows what section follows", ("sections", "rows", "sec", "accuracy_95"), None, None),
-    ("tuned as lora, beats TF-IDF on data/fpb", ("tasks", "data/fpb", "baselines", "tfidf", "accuracy"), 0.76, False),
-    ("tuned as lora, beats TF-IDF on data/fpb", ("tasks", "data/fpb", "baselines"), {}, None),
-    ("answers finqa from memory, fine-tuned",
-     ("questions", "finqa", "table", "fine-tuned", "closed book", "interval_95"), [0.5, 0.7], False),
-    ("answers finqa with retrieval, fine-tuned", ("questions", "finqa", "n"), 19, None)])
-def test_claims_at_their_thresholds(words, path, value, expected):
-    assert holds(changed(path, value), words) is expected
-
-
-def test_a_missing_part_is_a_claim_that_nobody_can_tell():
-    report = fake_report()
-    del report["probe"], report["tasks"]
-    report["missing"] |= {"probe": "fewer than 50 passages", "tasks": verdict.UNASKED}
-    found = {c["part"]: c for c in verdict.verdict(report) if c["holds"] is None}
-    assert found["probe"]["why"] == found["probe"]["figure"] == "fewer than 50 passages"
-    assert "tasks" not in found and verdict.verdict({}) == []
-
-
-def test_the_headline_speaks_of_perplexity_only_where_tokens_are_the_same():
-    assert verdict.headline(fake_report()) == (
-        "sec has 73 % lower perplexity and 29 % lower loss per token than gpt2: 1.000 against 1.300 bits per byte on 8 "
-        "held-out documents of new companies, a difference of 0.300, 95 % interval 0.200 to 0.400, p = 0.008.")
-    other = verdict.headline(changed(("models", 1, "tokenizer_sha256"), "b"))
-    assert other.startswith("sec needs 23 % fewer bits per byte than gpt2: ") and "perplexity" not in other
-    assert "perplexity" not in verdict.headline(changed(("models", 0, "tokenizer_sha256"), None))
-
-
-def test_the_headline_says_what_can_not_be_told_and_what_is_worse():
-    for path, value in ((("models", 1, "difference_interval_95"), [-0.01, 0.6]), (("models", 1, "p"), 0.06),
-                        (("models", 1, "difference_interval_95"), None)):
-        said = verdict.headline(changed(path, value))
-        assert said.startswith("No difference can be told between sec and gpt2: 1.000 against 1.300 bits")
-    worse = changed(("models", 1), dict(name="gpt2", bits_per_byte=0.8, difference=-0.2, p=0.008,
-                                        difference_interval_95=[-0.3, -0.1]))
-    assert verdict.headline(worse).startswith("sec needs 25 % more bits per byte than gpt2: ")
-    assert holds(worse, GPT2) is False
-    report = fake_report()
-    del report["models"][1]
-    assert verdict.headline(report).startswith("sec needs 50 % fewer bits per byte than xz -9e, each document: ")
-    del report["models"][1]
-    assert verdict.headline(report) == "sec needs 1.000 bits per byte; nothing was compared with it."
-    assert verdict.headline(dict(models=[dict(name="sec")])) == verdict.headline({}) == ""
-    slight = changed(("models", 1), dict(name="b", bits_per_byte=1.002, difference=0.002, p=0.01,
-                                         difference_interval_95=[0.001, 0.003]))
-    assert verdict.headline(slight).startswith("sec needs 0.2 % fewer")

@@ -219,11 +219,90 @@ def test_before_and_after(folders, tmp_path):
     assert before["likeliest"]["accuracy"] == 0.5 and len(after["runs"]) == 2
     assert after["likeliest"]["accuracy"] == 0.75 and after["spread"]["accuracy"] == [0.5, 1.0]
     low, high = after["likeliest"]["accuracy_95"]
-    assert low < 0.75 < high and after["against_first"]["likeliest"]["difference"] == 0.25
+    assert low < 0.75 < high and after["against_base"]["likeliest"]["difference"] == 0.25
+    assert after["base"] == "base" and "note" not in after and "against_first" not in after
+    assert after["model"] == f"{runs[0]} and 1 more" and [r["name"] for r in after["runs"]] == runs
+    assert toy["missing"] == {other: "was trained on finqa, not on this"}
     assert toy["baselines"]["majority"]["accuracy"] == 0.5 and toy["baselines"]["tfidf"]["accuracy"] == 1
     assert math.isclose(before["bits_per_byte"], 1 / math.log(2) / 4) and before["loss"] == 0.5
     assert [r["model"] for r in report[folders["pages"]]["rows"]] == ["base", other]
     json.dumps(report, allow_nan=False)
+
+
+def test_a_run_is_compared_with_what_it_was_made_from(folders, tmp_path):
+    """By the hash of its base's weights where that is known, else by its place; in a report without it with nothing."""
+    of_gpt2, of_ours = (run_of(tmp_path / sha[0], [folders["toy"]], base=sha * 64) for sha in "gb")
+    on_adapter, unknown = run_of(tmp_path / "on", [folders["toy"]], base="g" * 64), str(tmp_path / "unknown")
+    (tmp_path / "unknown").mkdir()
+    record = json.loads((tmp_path / "on" / "lineage.json").read_text())  # the hash is that of what the adapter is on
+    record["base"] |= dict(name="/somebodys/runs/text", lineage=dict(kind="adapter", data=[], base=None))
+    (tmp_path / "on" / "lineage.json").write_text(json.dumps(record))
+    tuned = [of_ours, of_gpt2, on_adapter, unknown]
+    replies = {name: lambda r: r["completion"] for name in tuned} | dict(ours=lambda r: " up", gpt2=lambda r: "what?")
+
+    def after(names, about):
+        ask = canned(replies)
+        ask.about = {name: dict(sha256=sha * 64) for name, sha in about.items()}
+        found = exam.tasks_part(ask, names, None, options(task=[folders["toy"]], tuned=tuned))[folders["toy"]]
+        assert "against_first" in found["rows"][len(names) - 1] or len(names) == 1
+        return [(r["base"], r.get("note"), r.get("against_base", {}).get("likeliest", {}).get("difference"))
+                for r in found["rows"] if r["stage"] == "after"]
+
+    lacks = "made from {}, which is not in this report: give it as --baseline"
+    nobody = (None, "nobody knows what it was made from", None)
+    on = (None, lacks.format("runs/text"), None)
+    assert after(["ours", "gpt2"], dict(ours="b", gpt2="g")) == [("ours", None, 0.5), ("gpt2", None, 1.0), on, nobody]
+    assert after(["ours"], dict(ours="b")) == [("ours", None, 0.5), (None, lacks.format("base"), None), on, nobody]
+    replies["base"] = replies["ours"]  # its name, but it has learnt more since
+    assert after(["base"], dict(base="x"))[0] == (None, lacks.format("base at another step"), None)
+    assert after(["base"], {})[0] == ("base", None, 0.5)
+
+    tuned = [run_of(tmp_path / "finqa", [folders["pages"]], base="g" * 64)]
+    ask = canned({"ours": lambda i: "10", tuned[0]: lambda i: " subtract(1, 2)"})
+    found = questions.questions_part(ask, ["ours"], None, options(questions=[folders["pages"]], tuned=tuned))
+    found = found[folders["pages"]]
+    assert f"{tuned[0]} was made from base, and not from ours, the base here" in found["notes"]
+    assert "fine-tuned" in found["table"] and "fine_tuned_against_retrieved" not in found
+    assert "against_closed_book" not in found["table"]["fine-tuned"]["retrieved"]
+    assert "against_closed_book" in found["table"]["base"]["retrieved"]
+
+
+def test_one_way_to_intervals(folders, tmp_path):
+    """Identical answers have the same interval from one run and from several, and no share is below 0 or above 1."""
+    runs = [run_of(tmp_path / f"r{i}", [folders["toy"]], seed=i) for i in range(2)]
+    known = {r["id"] for r in SENTENCES[90:]}
+    replies = {name: lambda r: r["completion"] if r["id"] in known else "?" for name in ("base", *runs)}
+    report = exam.tasks_part(canned(replies), ["base"], None, options(task=[folders["toy"]], tuned=runs))
+    one, several = report[folders["toy"]]["rows"]
+    assert one["seeds"] == 1 and several["seeds"] == 2
+    for how in exam.HOW:
+        low, high = one[how]["accuracy_95"]
+        assert several[how]["accuracy_95"] == [low, high] == several["runs"][0][how]["accuracy_95"]
+        assert 0 < low < 30 / 32 == one[how]["accuracy"] < high <= 1
+    assert one["bits_per_byte_95"] == several["bits_per_byte_95"]
+    right = np.ones(60)
+    right[:2] = 0
+    assert exam.interval(right, np.ones(60))[1] == 1 and exam.interval(1 - right, np.ones(60))[0] == 0
+    for few in ([1.0], [0.0, 1.0], [0.0]):  # wide, but there
+        low, high = exam.interval(np.array(few), np.ones(len(few)))
+        assert 0 <= low <= np.mean(few) <= high <= 1 and high - low > 0.6
+
+
+def test_paths_are_checked_first_and_licences_by_place(folders, model, tmp_path, monkeypatch):
+    here = options(task=[folders["toy"]], questions=[folders["pages"], str(tmp_path)])
+    exam.check_paths(here)
+    for wrong in (dict(task=["data/nope"]), dict(questions=[folders["pages"], "data/nope"])):
+        with pytest.raises(FileNotFoundError, match="there is no data/nope; .*"):
+            exam.check_paths(options(**wrong))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folders["nc"])
+    for accepted in (folders["nc"] + "/.", "./link", "link/"):
+        report = exam.tasks_part(asking(model), ["base"], None, options(
+            task=[folders["nc"]], accept_licence=[accepted], max_examples=2))
+        assert report[folders["nc"]]["rows"], accepted
+        assert report[folders["nc"]]["fingerprint"] == examples.fingerprint(exam.data.read_manifest(folders["nc"]))
+    report = exam.tasks_part(asking(model), ["base"], None, options(task=["link"], accept_licence=["other"]))
+    assert "--accept_licence link if your use is non-commercial" in report["link"]["missing"]
 
 
 def test_what_names_no_task_is_asked_all_and_what_is_broken_is_said(folders, model, tmp_path):
@@ -236,7 +315,7 @@ def test_what_names_no_task_is_asked_all_and_what_is_broken_is_said(folders, mod
         assert [r["model"] for r in entry["rows"]] == ["base",
                                                        nobodys] and entry["missing"].keys() == {"broken", damaged}
         assert "no checkpoint" in entry["missing"]["broken"] and "damaged" in entry["missing"][damaged]
-        assert entry["rows"][1]["against_first"]["bits_per_byte"]["difference"] == 0
+        assert entry["rows"][1]["against_base"]["bits_per_byte"]["difference"] == 0
     assert report[folders["pairs"]]["split"] == "val" and "margin" in report[folders["pairs"]]["rows"][0]
     json.dumps(report, allow_nan=False)
 
@@ -250,8 +329,11 @@ def test_licences_and_damage(folders, model, tmp_path):
     ask = asking(model)
     report = exam.tasks_part(ask, ["base"], None, options(task=given, max_examples=4))
     said = report[folders["nc"]]["missing"]
-    assert "CC BY-NC-SA 3.0: non-commercial" in said and f"--accept_licence {folders['nc']}" in said
-    assert "not known to allow" in report[folders["unknown"]]["missing"] and report[folders["toy"]]["examples"] == 4
+    assert said == (f"{folders['nc']} is CC BY-NC-SA 3.0, non-commercial; run again with --accept_licence "
+                    f"{folders['nc']} if your use is non-commercial")
+    said = report[folders["unknown"]]["missing"]
+    assert "nobody stated its licence;" in said and said.endswith("if you have checked that you may use it")
+    assert report[folders["toy"]]["examples"] == 4
     for d in given[3:]:
         assert "\n" not in report[d]["missing"] and d in report[d]["missing"]
     report = exam.tasks_part(ask, ["base"], None, options(task=given, max_examples=4,
@@ -277,7 +359,9 @@ def test_report_on_examples(folders, model, kind):
     entry, records = report["models"][0], exam.open_examples(folders[kind], options())["records"]
     if kind == "toy":
         answers, _ = tasks.choose(*model, records, [*WORD])
-        assert entry["likeliest"] == tasks.measure(task_of([*WORD]), records, answers)
+        measured = tasks.measure(task_of([*WORD]), records, answers)
+        assert {k: v for k, v in entry["likeliest"].items() if k != "accuracy_95"} == {
+            k: v for k, v in measured.items() if k != "accuracy_95"}
         assert report["baselines"].keys() == {"majority", "tfidf"} and entry["written"]["n"] == 32
     if kind == "pages":
         assert entry["written"]["execution_accuracy"] == 0
@@ -288,6 +372,9 @@ def test_report_on_examples(folders, model, kind):
         assert entry["accuracy"] == (sums[:, 0, 0] < sums[:, 1, 0]).mean()
     lines = exam.lines_on_examples(report)
     assert f"{report['examples']} " in lines[0] and any("bits/byte" in line for line in lines)
+    lost = exam.lines_on_examples(report | dict(missing={"gpt2": "not here"}, baselines=dict(
+        report.get("baselines", {}), missing={"tfidf": "too few"})))
+    assert lost == lines + ["not in this report: gpt2: not here", "not in this report: tfidf: too few"]
 
 
 def test_the_choice_is_seeded(folders):
@@ -321,6 +408,9 @@ def test_fine_tune_or_retrieve(folders, tmp_path):
     assert after["gold passage"]["against_closed_book"]["difference"] == 1
     assert finqa["retrieval"]["passages"] == 12 and finqa["retrieval"]["recall@1"] == 1
     assert finqa["fine_tuned_against_retrieved"]["difference"] == -1
+    assert finqa["fingerprint"] == examples.fingerprint(exam.data.read_manifest(folders["pages"]))
+    assert finqa["notes"] == ["the base is asked for an answer of 32 tokens, the fine-tuned for a program of 96"]
+    assert finqa["missing"] == {other: "was trained on toy, not on this"}
     assert finqa["examples"][0]["answers"]["base, closed book"] == "I don't know"
     json.dumps(report, allow_nan=False)
 
@@ -337,7 +427,15 @@ def test_questions_from_a_file(folders, model, tmp_path):
     assert found["metric"] == "numeric, and F1 for 2" and found["retrieval"]["passages"] == 3
     cell = found["table"]["base"]["closed book"]
     assert math.isclose(cell["score"], 2 / 3) and cell["numeric"] == 1 and math.isclose(cell["exact"], 2 / 3)
-    assert math.isclose(found["table"]["fine-tuned"]["retrieved"]["score"], 1 / 3)
+    assert [*found["table"]] == ["base", f"fine-tuned on toy: {tuned}"]  # and not what is tuned on these questions
+    assert math.isclose(found["table"][f"fine-tuned on toy: {tuned}"]["retrieved"]["score"], 1 / 3)
+    assert "fine_tuned_against_retrieved" not in found and found["fingerprint"] == exam.data.file_sha256(path)
+    nobodys = run_of(tmp_path / "n", [])
+    ask = canned({name: lambda i: "7" for name in ("base", tuned, nobodys)})
+    found = questions.questions_part(ask, ["base"], None, options(questions=[str(path)], tuned=[tuned, nobodys]))
+    found = found[str(path)]
+    assert [*found["table"]] == ["base", f"fine-tuned on toy: {tuned}", "fine-tuned"]
+    assert found["fine_tuned_against_retrieved"]["difference"] == 0
 
     path.write_text(json.dumps(dict(question="How many?", answer="7")))
     alone = questions.questions_part(asking(model), ["base"], None, options(questions=[str(path)],
@@ -377,6 +475,15 @@ def test_passages_are_cut_and_questions_are_not(model):
     assert len(examples.prompt_tokens(t, seen[2][0])) > 128 - 32 - 4  # and no more than need be
     apart = [questions.answers(net, t, [item], "Program:", 8)[0] for item in items]
     assert questions.answers(net, t, items, "Program:", 8) == apart
+
+
+def test_what_was_cut_is_told_in_words(folders):
+    def ask(name, function, items, **settings):
+        return [dict(answer="10", cut=bool(item["context"]) and i < 3, unasked=i == 0) for i, item in enumerate(items)]
+    found = questions.questions_part(ask, ["base"], None, options(questions=[folders["pages"]]))[folders["pages"]]
+    assert found["notes"] == ["the base is asked for an answer of 32 tokens",
+                              "base: context was cut to fit in 3 of 6 retrieved and 3 of 6 gold prompts",
+                              "base: 1 of 6 questions are too long for it even alone, and count as wrong"]
 
 
 def test_a_chat_model_is_asked_through_its_template(model):

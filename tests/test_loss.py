@@ -1,6 +1,8 @@
 """Loss on the same bytes (loss.py), how sure it is (stats.py), and models in worker processes (ask.py)."""
 import json
 import math
+import os
+import shutil
 import types
 
 import numpy as np
@@ -12,7 +14,9 @@ import checkpoint
 import data
 import loss
 import stats
+import tokenizer
 from ask import Ask
+from model import GPT, GPTConfig
 
 
 def asked(models, folder, workers=1, dtype="float32"):
@@ -67,6 +71,10 @@ def test_few_documents_have_students_p():
         assert stats.paired(np.zeros(n), d)["p"] == pytest.approx(0.05, abs=1e-5)
 
 
+def test_five_documents_that_agree_to_the_last_bit_are_no_proof():
+    assert stats.paired(np.zeros(5), np.ones(5))["p"] == 1 / 16 and stats.paired(np.zeros(6), np.ones(6))["p"] == 1 / 32
+
+
 def test_a_thing_is_not_different_from_itself():
     for n in (3, 5, 9, 40):
         size = np.ones(n)
@@ -77,6 +85,8 @@ def test_a_thing_is_not_different_from_itself():
 
 def test_wilson():
     assert stats.wilson(71, 100) == pytest.approx([0.61461, 0.78985], abs=1e-4)
+    assert all(stats.wilson(n, n)[1] == 1 for n in range(1, 3000))
+    assert stats.share([1, 1, 0], [1, 1, 1]) == [0, 1] and stats.share([0, 0], [5, 5]) == stats.wilson(0, 2)
     assert stats.wilson(0, 10)[0] == 0 and stats.wilson(10, 10)[1] == 1
 
 
@@ -94,9 +104,6 @@ def test_windows_score_each_token_once():
 @pytest.fixture(scope="module")
 def second(tmp_path_factory, filings):
     """A random model with a tokenizer of its own."""
-    import tokenizer
-    from model import GPT, GPTConfig
-
     folder = tmp_path_factory.mktemp("second")
     run("prepare.py", "corpus", filings, "--out", folder / "data", "--tokenizer", "bpe:320", "--workers", "2")
     torch.manual_seed(3)
@@ -114,8 +121,8 @@ def test_bits_per_byte_are_those_of_transformers(trained, second, corpus, tmp_pa
     for name, path in (("a", trained), ("b", second)):
         (nats, size, tokens), = ask(name, loss.nats_at, [dict(text=text, cuts=[])])
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        ids = [tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]
+        theirs = transformers.AutoTokenizer.from_pretrained(path)
+        ids = [theirs.eos_token_id, *theirs(text)["input_ids"]]
         T, expected = model.config.n_positions, 0.0
         with torch.no_grad():
             for i in range(1, len(ids)):
@@ -182,7 +189,26 @@ def test_answers_are_the_same_with_two_workers_and_kept(trained, tmp_path, monke
     assert one("m", loss.nats_at, items, chunk=3) == first
 
 
+def test_what_is_damaged_is_computed_again_and_a_run_that_goes_on_is_not_mixed_up(trained, tmp_path):
+    run_of_two = tmp_path / "run"
+    shutil.copytree(trained / "step-00000005", run_of_two / "step-00000005")
+    ask, items = asked({"m": str(run_of_two)}, tmp_path / "cache"), [dict(text="Revenue rose.", cuts=[])] * 3
+    first = ask("m", loss.nats_at, items, chunk=1)
+    for content, name in (b"", "000000"), (b"[1", "000001"):
+        next((tmp_path / "cache").glob(f"*/{name}/results.json")).write_bytes(content)
+    os.remove(next((tmp_path / "cache").glob("*/000002/results.json")))
+    assert ask("m", loss.nats_at, items, chunk=1) == first
+    shutil.copytree(trained / "step-00000010", run_of_two / "step-00000010")
+    again = asked({"m": str(run_of_two)}, tmp_path / "other")
+    assert ask("m", loss.nats_at, items, chunk=2) == first != again("m", loss.nats_at, items)
+
+
 def test_missing_models_are_named(trained, tmp_path):
-    ask = asked({"a": str(trained), "b": str(tmp_path / "nowhere"), "c": "no-such/model"}, tmp_path / "cache")
-    assert {*ask.about} == {"a"} and {*ask.missing} == {"b", "c"} and "hub" in ask.missing["c"]
+    model = GPT.from_pretrained(str(trained))
+    model.ln_f.weight.data[0] = math.nan
+    model.save_pretrained(str(tmp_path / "nan"), tokenizer.Tokenizer.load(str(trained)))
+    ask = asked({"a": str(trained), "b": str(tmp_path / "nowhere"), "c": "no-such/model", "d": str(tmp_path / "nan")},
+                tmp_path / "cache")
+    assert {*ask.about} == {"a"} and {*ask.missing} == {"b", "c", "d"} and "hub" in ask.missing["c"]
+    assert "not finite" in ask.missing["d"]
     assert ask.about["a"]["tokens_trained"] == 5120 and not (tmp_path / "cache").exists()

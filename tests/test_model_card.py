@@ -4,7 +4,8 @@ import os
 
 import huggingface_hub
 import pytest
-from test_cost import fake_report, make_run, took
+from test_cost import make_run, took
+from test_verdict import fake_report
 
 import checkpoint
 import licence
@@ -42,7 +43,7 @@ def header_of(text):
 
 def test_the_hub_reads_the_header_and_its_figures(tmp_path):
     run, step = checkpoint_with(tmp_path)
-    report = fake_report() | dict(cost=dict(rows=[dict(
+    report = fake_report() | dict(cost=dict(price_per_hour=1.75, rows=[dict(
         name="sec", kind="from scratch", device="NVIDIA <b>Test</b>", devices=1, hours=2.0, hours_estimated=False,
         tokens_per_second=1000.0, money=3.5, peak_memory_gb=9.1, kilowatt_hours=0.6)]))
     report |= dict(headline=verdict.headline(report), verdict=verdict.verdict(report))
@@ -54,7 +55,7 @@ def test_the_hub_reads_the_header_and_its_figures(tmp_path):
     assert {("bits/byte", 1.0), ("nats/token", 3.2), ("accuracy of a probe, 1A-7", 0.9)} <= values
     assert all(r.dataset_name == "data/sec" and r.task_type == "text-generation" for r in found.eval_results)
     for words in ("73 % lower perplexity", "89 documents of 63 companies, 4,385,609 tokens", "| lr | 0.0006 |",
-                  "2.00 hours, 1,000 tokens/s, 9.10 GB at the peak, 0.60 kWh, 3.50 USD",
+                  "2.00 hours, 1,000 tokens/s, 9.10 GB at the peak, 0.60 kWh, 3.50 at a price of 1.75 per device hour",
                   "| bits/byte | gpt2 | 1.3 | 1.2 to 1.4 |",
                   "6.0% of the sentences that it wrote stand word for word", "were replaced: [EMAIL]",
                   "--lr 0.0006 --min_lr 0.0", "--steps 20 --out OUT", "--data 'corpus of mine'",
@@ -146,13 +147,76 @@ def test_a_card_of_an_older_step_is_not_shown_for_a_newer_one(tmp_path):
         assert (run / "README.md").read_text() == "mine"
 
 
+def test_claims_that_did_not_hold_and_untold_ones_are_no_use(tmp_path):
+    run, step = checkpoint_with(tmp_path)
+    report = fake_report()
+    report["models"][1]["difference_interval_95"] = [-0.4, -0.2]
+    report["embeddings"]["rows"]["BM25"]["recall@1"] = 0.5
+    text = model_card.model_card(report | dict(verdict=verdict.verdict(report)), str(step))
+    parts = {p.split("\n")[0]: p for p in text.split("\n## ")}
+    assert [*parts][2:6] == ["Intended use", "Claims that held", "Claims that did not hold", "What can't be told"]
+    assert "- continues filings better than gpt2: " in parts["Claims that did not hold"]
+    assert "- finds related passages better than BM25: " in parts["What can't be told"]
+    assert "not told apart" in parts["What can't be told"] and "- its percentages" in parts["Claims that held"]
+    use = parts["Intended use"]
+    assert "Out of scope: advice" in use and "base for fine-tuning" in use and "filings better" not in use
+    assert use == {p.split("\n")[0]: p for p in model_card.model_card({}, str(step)).split("\n## ")}["Intended use"]
+
+
+def test_the_layout_s_zero_biases_are_not_counted(tmp_path):
+    run, step = checkpoint_with(tmp_path)
+    for config, said in (({}, False), (dict(bias=True), False), (dict(bias=False), True)):
+        (step / "config.json").write_text(json.dumps(config))
+        assert ("zero biases" in model_card.model_card(fake_report(), str(step))) is said
+
+
+def test_the_command_to_make_it_again_is_whole(tmp_path):
+    run, step = checkpoint_with(tmp_path)
+    settings = dict(checkpoint=str(run), data="data/sec", baseline=["gpt2", str(tmp_path / "other run")], quick=False,
+                    task=["data/fpb"], tuned=["runs/a", "runs/b"], questions=["q.jsonl"], accept_licence=[], price=None,
+                    max_bytes=4_000_000, max_examples=None, prompt=None, max_new_tokens=100, temperature=0.8, seed=0,
+                    dtype="float32")
+    report = fake_report() | dict(settings=settings)
+    last = model_card.model_card(report, str(step)).splitlines()[-2]
+    assert last == ("python eval.py OUT --data data/sec --baseline gpt2 --baseline 'other run' --task data/fpb --tuned "
+                    "runs/a --tuned runs/b --questions q.jsonl --out OUT/report")
+    settings |= dict(quick=True, price=0.0, max_bytes=9, max_examples=5, prompt=["We ", "It's"], max_new_tokens=7,
+                     temperature=0.0, seed=1, dtype="bfloat16", baseline=[], task=[], tuned=[], questions=[],
+                     accept_licence=["all"])
+    report["missing"] = dict.fromkeys(("probe", "tasks", "questions"), f"{verdict.UNASKED}: --only named others")
+    last = model_card.model_card(report, str(step)).splitlines()[-2]
+    assert last == ("python eval.py OUT --data data/sec --quick --accept_licence all --price 0.0 --max_bytes 9 "
+                    "--max_examples 5 --prompt 'We ' --prompt 'It'\"'\"'s' --max_new_tokens 7 --temperature 0.0 --seed "
+                    "1 --dtype bfloat16 --only loss,writing,embeddings,sections --out OUT/report")
+
+
+def test_a_quick_or_partial_report_does_not_replace_a_card(tmp_path):
+    run, step = checkpoint_with(tmp_path)
+    out, quick, partial = tmp_path / "out", fake_report() | dict(quick=True), fake_report()
+    out.mkdir()
+    del partial["loss"], partial["writing"]
+    said = model_card.write_card(partial, str(run), str(out))  # no card there, but no loss in the report either
+    assert said == f"a partial report, without loss and writing: the card went to {out}/MODEL_CARD.md"
+    assert not (step / "README.md").exists() and "from a partial report" in (out / "MODEL_CARD.md").read_text()
+    assert model_card.write_card(quick, str(run), str(out)) == f"the model card: {step}/README.md"  # better than none
+    body = (step / "README.md").read_text().split("\n# sec\n\n")[1]
+    assert body.startswith("This card is from a quick report: ")
+    model_card.write_card(fake_report(), str(run), str(out))
+    whole = (step / "README.md").read_text()
+    assert "This card is from" not in whole
+    for report in (quick, partial):
+        assert f"the card went to {out}/MODEL_CARD.md" in model_card.write_card(report, str(run), str(out))
+        assert (step / "README.md").read_text() == whole
+    assert "from a partial report, without loss and writing: " in (out / "MODEL_CARD.md").read_text()
+
+
 def test_what_others_wrote_stays(tmp_path, monkeypatch):
     run, step = checkpoint_with(tmp_path)
     (step / "README.md").write_text("mine")
     out = tmp_path / "out"
     out.mkdir()
     said = model_card.write_card(fake_report(), str(run), str(out))
-    assert "MODEL_CARD.md; " in said and "written by somebody else" in said
+    assert said.endswith(f"written by somebody else: the card went to {out}/MODEL_CARD.md")
     assert (step / "README.md").read_text() == "mine" and (out / "MODEL_CARD.md").read_text().startswith("---\n")
     assert not (run / "README.md").exists()
     (run / "README.md").write_text("of the run")  # a file of theirs in the run directory is no link of ours

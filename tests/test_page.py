@@ -13,6 +13,7 @@ import pytest
 import page
 
 NAMES = OURS, GPT2, MORE, XZ = "runs/sec124m", "gpt2", "runs/gpt2-continued", "xz -9e, each document"
+LORA = "runs/fpb-0"
 LONG = ("We may be unable to renew our credit facility on favorable terms, or at all, which would adversely affect our "
         "liquidity and results of operations. ")
 
@@ -56,6 +57,9 @@ def fake():
                 GPT2: (0.088, 0.22, 0.47, 0.84, 0.95, 0.0, 7, 0.21),
                 MORE: (0.036, 0.08, 0.42, 0.82, 0.94, 0.009, 13, 0.36),
                 "real filings": (0.012, 0.0, 0.44, 0.86, 0.97, 0.07, 41, 0.97)}
+    tuned = {"model": LORA, "note": "seeds 0 to 2", "against_base": {
+        way: {"difference": d, "interval_95": [d - 0.05, d + 0.05], "p": 0.0001}
+        for way, d in (("likeliest", 0.432), ("written", 0.431))}}
     keys = ("loop_rate", "looping", "distinct_1", "distinct_2", "distinct_3", "verbatim")
     return {
         "format": 1, "tool": "eval.py 0.4", "versions": {"python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6"},
@@ -65,11 +69,14 @@ def fake():
         "command": ["runs/sec124m", "--data", "data/sec", "--baseline", "gpt2", "--out", "my report"],
         "headline": "runs/sec124m guesses filings it has never seen with 0.70 bits per byte where gpt2 needs 1.02: a "
                     "third less, on companies that neither has read.",
-        "models": models, "missing": {"bert-base": "not a causal model; give a GPT-2 checkpoint"},
+        "models": models, "missing": {
+            "bert-base": "not a causal model; give a GPT-2 checkpoint", "spam": "not asked for: --only named others",
+            "eggs": "not asked for: name data with --eggs"},
         "loss": {"cells": {
-            "val": {"documents": 212, "bytes": 4_431_233, "holds": "new companies"} | bits(0.70, 1.02, 0.72),
-            "val_year": {"documents": 140, "bytes": 3_120_000, "holds": "known companies, new years"} | bits(0.58,
-                1.01, 0.6),
+            "val": {"documents": 212, "companies": 97, "bytes": 4_431_233, "holds": "new companies",
+                    "overlap": 0.0312} | bits(0.70, 1.02, 0.72),
+            "val_year": {"documents": 140, "bytes": 3_120_000, "holds": "known companies, new years",
+                         "overlap": None} | bits(0.58, 1.01, 0.6),
             "val_both": {"documents": 31, "bytes": 700_100, "holds": "new companies, new years"} | bits(0.73, 1.04,
                 0.75)},
             "items": {k: {"bytes": 500_000 + 1000 * len(k)} | bits(*v) for k, v in items.items()},
@@ -78,7 +85,7 @@ def fake():
             "general": {OURS: {"bits_per_byte": 1.92, "loss": 5.4}, GPT2: {"bits_per_byte": 1.01, "loss": 3.1},
                         MORE: {"bits_per_byte": 1.12, "loss": 3.5}},
             "documents": [{"id": f"0000{i}-19-00012", "company": f"Müller & Söhne <{i}>", "cell": "val",
-                           "bytes": 20_000 + i,
+                           "bytes": 20_000 + i, "scored_bytes": 7_000 + i,
                            "bits": {OURS: 0.7 + i / 100, GPT2: 1.02, MORE: 0.72}} for i in range(12)]},
         "writing": {"temperature": 0.8, "max_new_tokens": 200, "seed": 0,
                     "prompts": [{"prompt": p, "texts": texts} for p in (
@@ -91,11 +98,12 @@ def fake():
                             v in measures.items()},
                     "examples": {OURS: {"loop": "the Company and the Company and the Company and", "verbatim": [LONG],
                                         "percent": [{"text": "rose by $2.0 million, or 8%, to $12.0 million",
-                                                     "says": 8.0, "should": 20.0}]},
+                                                     "says": "8%", "should": "20%"}]},
                                  "real filings": {"verbatim": ["See accompanying notes to financial statements."]}}},
         "probe": {"folds": 5, "notes": "Paragraphs of 40 words and more, headings taken off.", "tasks": {
-            "1A-7": {"n": 1818, "companies": 12, "classes": 2, "rows": {
-                "TF-IDF": score(0.90), OURS: score(0.957, layer=8), GPT2: score(0.931, layer=7),
+            "1A-7": {"n": 1818, "companies": 12, "classes": {
+                "management's discussion": 900, "risk factors": 918}, "rows": {"TF-IDF": score(0.90),
+                OURS: score(0.957, layer=8, accuracy_unseen=0.94, n_unseen=811), GPT2: score(0.931, layer=7),
                 "random weights": score(0.79),
                 "commonest": score(0.5)}},
             "five-way": {"n": 5100, "companies": 28, "classes": 5, "rows": {
@@ -103,26 +111,31 @@ def fake():
                 "random weights": score(0.55),
                 "commonest": score(0.24)}}}},
         "embeddings": {"queries": 400, "candidates": 4000, "rows": {
-            name: {"recall@1": v, "recall@5": v + 0.2, "recall@10": v + 0.3, "mrr": v + 0.1}
+            name: {"recall@1": v, "recall@1_95": [v - 0.02, v + 0.031], "recall@5": v + 0.2,
+                   "recall@10": v + 0.3, "mrr": v + 0.1}
             for name, v in ((OURS, 0.31), (GPT2, 0.22), ("BM25", 0.4), ("chance", 0.0003))}},
         "sections": {"n": 300, "candidates": 4, "chance": 0.25, "rows": {
-            OURS: score(0.71), GPT2: score(0.6), "TF-IDF similarity": score(0.52)}},
+            OURS: score(0.71, pmi=0.641, pmi_95=[0.6, 0.681]), GPT2: score(0.6), "TF-IDF similarity": score(0.52)}},
         "tasks": {"data/fpb": {"name": "Financial PhraseBank", "split": "test", "examples": 970,
-                               "licence": "CC BY-NC-SA 3.0",
+                               "licence": "CC BY-NC-SA 3.0", "shared_with_train": 31,
                                "commercial": False, "baselines": {"majority": score(0.594), "tfidf": score(0.783)},
                                "rows": [{"model": OURS, "stage": s, "seeds": n, "likeliest": score(v),
                                          "written": score(v - 0.02),
-                                         "spread": {"accuracy": [v - 0.01, v + 0.01]}} for s, n,
-                                         v in (("before", 1, 0.41), ("after", 3, 0.842))]},
+                                         "spread": {"accuracy": [v - 0.01, v + 0.01]}} | more for s, n,
+                                         v, more in (("before", 1, 0.41, {}), ("after", 3, 0.842, tuned))]},
                   "data/finqa": {"name": "FinQA", "split": "test", "examples": 1147, "licence": "CC BY 4.0",
                                  "commercial": True,
                                  "baselines": {"majority": {"execution_accuracy": 0.0, "program_accuracy": 0.0}},
                                  "rows": [{"model": OURS, "stage": "after", "seeds": 3,
                                            "written": {"execution_accuracy": 0.083, "program_accuracy": 0.079}}]}},
         "questions": {"finqa": {"n": 200, "metric": "execution accuracy", "table": {
-            model: {way: {"score": v, "interval_95": [v - 0.02, v + 0.03], "exact": v, "numeric": v, "f1": v + 0.1}
+            model: {way: {"score": v, "interval_95": [v - 0.02, v + 0.03], "exact": v, "numeric": v, "f1": v + 0.1,
+                          "cut": 17, "asked_for": "a program", "against_closed_book": {
+                              "difference": v - 0.019, "interval_95": [v - 0.04, v], "p": 0.0314}}
                     for way, v in zip(("closed book", "retrieved", "gold passage"), row, strict=True)}
             for model, row in (("base", (0.02, 0.04, 0.06)), ("fine-tuned", (0.03, 0.07, 0.16)))},
+            "notes": ["answers of at most 96 tokens"],
+            "fine_tuned_against_retrieved": {"difference": -0.012, "interval_95": [-0.031, 0.007], "p": 0.22},
             "retrieval": {"recall@1": 0.51, "recall@5": 0.77}, "examples": [
                 {"question": "What was the change in net revenue from 2017 to 2018?", "gold": "0.141",
                  "answers": {"base, closed book": "The change", "fine-tuned, gold passage": "0.141"}}]}},
@@ -146,7 +159,7 @@ def fake():
 
 def cost(kind, name, hours, quality):
     return {"name": name, "kind": kind, "tokens": int(hours * 1.7e8), "hours": hours, "tokens_per_second": 48_000,
-            "money": hours * 2.5,
+            "money": hours * 2.5, "device_hours_with_base": hours + 3, "money_with_base": hours * 2.5 + 7.5,
             "watts": 610, "kilowatt_hours": hours * 0.61, "peak_memory_gb": 38.2, "device": "NVIDIA H200",
             "quality": quality,
             "quality_name": "bits/byte", "trainable_parameters": 124_000_000}
@@ -311,6 +324,82 @@ def test_a_part_says_what_it_could_not_measure():
     source = page.page({"tasks": {"finqa": {"rows": rows}}})
     assert source.count('class="clip"') == 1 and "execution accuracy</figcaption>" in source  # one value in a chart
     assert "0.400 to 0.600" in source
+
+
+def test_percentages_carry_their_own_sign():
+    read = Page(page.page(fake()))
+    assert "says 8%, should be 20%" in read.text and "% %" not in read.text
+    examples = {"real filings": {"percent": [{"text": "fell", "says": "$2.0 million", "should": "$1.9 million"}]}}
+    read = Page(page.page({"writing": {"measures": {"real filings": {"texts": 1, "percent_words": 12_345}},
+                                       "examples": examples, "notes": ["of all its text"]}}))
+    assert "says $2.0 million, should be $1.9 million" in read.text
+    assert "12,345" in read.text and "of all its text" in read.text
+
+
+def test_every_figure_that_is_measured_is_shown():
+    text = Page(page.page(fake())).text
+    for figure in ("documents 212, companies 97", "13-grams also in training 3.1%", "7,003", "0.290 to 0.341", "0.641",
+                   "0.600 to 0.681", "811", "shared with train 31", "minus its base", "+0.432", "+0.382 to +0.482",
+                   "runs/fpb-0: seeds 0 to 2", "minus base, closed book", "0.031", "a program", "17",
+                   "answers of at most 96 tokens", "Management's discussion / risk factors", "Layer 0 is the embedding",
+                   "17.20", "price with its base", "Inference is not counted", "Not asked forspam, eggs",
+                   "a sample of windows of each", "sign-flip test over companies (Student’s for fewer than six)",
+                   "✓ Held", "✗ Did not hold"):
+        assert figure in text, figure
+    assert "USD" not in text and "over documents" not in text and "Good for" not in text
+    assert "a sample of windows" not in Page(page.page(fake() | {"quick": False})).text
+
+
+def test_only_what_is_no_model_is_hollow():
+    source = page.page({k: v for k, v in fake().items() if k in ("models", "tasks", "questions", "embeddings")})
+    hollow = re.findall(r'class="m5"><path[^>]*></svg><svg class="clip"[^>]*><text[^>]*>([^<]*)', source)
+    assert {"BM25", "chance", XZ, "unigram, of the training text", "Words counted (TF-IDF)"} <= {*hollow}
+    assert not {OURS, GPT2, MORE, "closed book", "gold passage"} & {*hollow} and not any(LORA in h for h in hollow)
+
+
+def test_a_p_value_below_the_floor_of_its_test_is_a_bound():
+    report = {"headline": "a beats b, p = 0.0001.", "verdict": [
+        {"claim": "c", "holds": True, "figure": "1 against 2, p = 1e-04"},
+        {"claim": "d", "holds": True, "figure": "1 against 2, p = 0.0078"}]}
+    read = Page(page.page(report))
+    assert "a beats b, p < 0.001." in read.text and "2, p < 0.001" in read.text and "p = 0.0078" in read.text
+
+
+def test_fine_tune_or_retrieve_has_an_answer():
+    def answer(difference, ends, p):
+        return page.answer_to({"difference": difference, "interval_95": ends, "p": p})
+
+    assert answer(0.12, [0.02, 0.22], 0.01) == (
+        "Fine-tuning scores 0.120 more than retrieval (0.020 to 0.220, p = 0.01).")
+    assert answer(-0.12, [-0.22, -0.02], 1e-4) == (
+        "Fine-tuning scores 0.120 less than retrieval (0.020 to 0.220, p < 0.001).")
+    assert answer(-0.12, [-0.22, 0.02], 0.09) == (
+        "Fine-tuning and retrieval can’t be told apart: a difference of −0.120 (−0.220 to 0.020, p = 0.09).")
+    assert "too few questions" in answer(0.1, None, None) and not page.answer_to(None)
+
+
+def test_what_is_missing_is_named_at_any_depth_and_parts_alone_have_a_headline():
+    report = {"probe": fake()["probe"], "loss": fake()["loss"], "missing": {"tasks": "not asked for: --only"},
+              "questions": {"q": {"missing": "no <b>"}}, "tasks": {"t": {"missing": {"runs/x": "damaged"}}}}
+    read = Page(page.page(report))
+    assert "Parts of an evaluation: loss, probe, tasks, questions" in read.text
+    missing = read.text[read.text.rindex("Not in this report"):]
+    read = Page(page.page({"tasks": {"t": {"baselines": {"missing": "one label"}}}}))
+    assert read.text.count("one label") == 2  # in its section, and among what is missing
+    assert "no <b>" in missing and "t, runs/x" in missing and "damaged" in missing and "Not asked for" in missing
+    assert "Nothing was summed up." in Page(page.page({})).text
+
+
+def test_many_claims_are_folded():
+    claims = [{"claim": f"claim {i}", "holds": False, "figure": "0"} for i in range(12)]
+    read = Page(page.page({"verdict": claims}))
+    assert "6 more" in read.text and "claim 11" in read.text and read.tags.count("details") == 1
+
+
+def test_no_cost_is_beyond_a_gap():
+    drawn = page.scatter("a", [("free", 0, 1.0, 0), ("paid", 10.0, 2.0, 1)], "price", "quality")
+    assert ">//<" in drawn and ">0</text>" in drawn
+    assert ">//<" not in page.scatter("a", [("paid", 10.0, 2.0, 1)], "price", "quality")
 
 
 def test_the_curve_must_be_a_picture():

@@ -334,12 +334,12 @@ def test_embed_writes_a_row_for_each_text(lm, tmp_path, monkeypatch, capsys):
 
     out = run("--embed", tmp_path / "t.txt")
     rows = np.load(tmp_path / "t.txt.npy")
-    assert "3 texts x 16 float32" in out and "numpy.load" in out and rows.shape == (3, 16) and rows.dtype == np.float32
+    assert "4 texts x 16 float32" in out and "numpy.load" in out and rows.shape == (4, 16) and rows.dtype == np.float32
     assert "6 texts" in run("--embed", tmp_path / "t.jsonl", "--out", tmp_path / "o")
     with torch.inference_mode():
         expected = embed.states(*checkpoint.load(str(tmp_path / "m")), TEXTS, "last")
     np.testing.assert_allclose(np.load(tmp_path / "o"), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(rows[2], expected[3], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows[3], expected[3], rtol=1e-4, atol=1e-5)  # the second line is empty
     assert not [f for f in os.listdir(tmp_path) if f.endswith(".tmp")]
     with pytest.raises(ValueError, match="one checkpoint"):
         run("--embed", tmp_path / "t.txt", "--prompt", "x")

@@ -252,7 +252,7 @@ def test_the_part(trained, corpus):
     text = json.dumps(report, allow_nan=False)
     assert text == json.dumps(writing.run(one_by_one, ["tiny"], tokens, options), allow_nan=False)
     assert [p["prompt"] for p in report["prompts"]] == ["Net sales", "We"] and not report["missing"]
-    real = report["measures"]["real filings"]
+    real = report["measures"]["held-out text"]
     assert real["longest_match"]["document"] in {about["id"] for about, _ in tokens.read_documents("train")}
     assert real["texts"] == report["measures"]["tiny"]["texts"] == 4 and real["loop_rate"] < 0.5
 
