@@ -94,6 +94,11 @@ def choose_device(name):
     return torch.device(name)
 
 
+def cores():
+    """Those that we may use: a job on a large node is often given a few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def keep_freed_memory(keep=True):
     """
     Tell glibc to keep large freed blocks. By default it gives them back to the kernel, which hands out every page anew,

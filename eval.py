@@ -122,6 +122,8 @@ def make_report(args, ask, names):
         found = report["loss"].pop("models")
         report["models"] = [dict(m) | next((a for a in report["models"] if a["name"] == m["name"]), {}) for m in found]
         held = [d for d in report["loss"]["documents"] if d["cell"] == "val"]
+        missing |= {f"loss on {loss.CELLS[cell]}": "none are held out; prepare.py corpus --val_from DATE does that"
+                    for cell in ("val_year", "val_both") if cell not in report["loss"]["cells"]}
         report |= dict(documents=len(held), bytes=sum(d["bytes"] for d in held), document_ids=[d["id"] for d in held])
     if "writing" in report:
         report |= dict(samples=report["writing"]["prompts"], temperature=args.temperature)
@@ -186,7 +188,7 @@ def flags():
     p.add_argument("--max_new_tokens", type=cli.positive(int), default=100, help="length of the samples shown")
     p.add_argument("--temperature", type=cli.non_negative(float), default=0.8, help="of the samples")
     p.add_argument("--seed", type=cli.non_negative(int), default=0, help="of samples, folds and intervals")
-    p.add_argument("--workers", type=cli.positive(int), default=os.cpu_count(), help="processes, on a CPU")
+    p.add_argument("--workers", type=cli.positive(int), default=cli.cores(), help="processes, on a CPU")
     cli.add_machine_flags(p)
     p.set_defaults(dtype="float32")
     return p

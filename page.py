@@ -407,18 +407,20 @@ def story(report):
     c, runs, pictures, points = report.get("cost"), rows(report, "cost", "rows"), "", {}
     ways, price = list(dict.fromkeys(row.get("kind") for _, row in runs)), at(c, "price_per_hour")
     price = f"At {price:,.4g} an hour of one device, in the unit of --price. " if is_number(price) else ""
+    unit = "price with its base" if price else "device hours with its base"
+    keys = ("money_with_base", "money") if price else ("device_hours_with_base", "device_hours")
     for label, row in runs:
-        paid = [row[k] for k in ("money_with_base", "money") if is_number(row.get(k))]
+        paid = [row[k] for k in keys if is_number(row.get(k))]
         if paid and is_number(row.get("quality")):
             points.setdefault(str(row.get("quality_name") or "quality"), []).append(
                 (label, paid[0], row["quality"], ways.index(row.get("kind")) % 5))
     for name, found in points.items():
         name += f", {'lower' if re.search('(?i)bits|loss|perplex|nats', name) else 'higher'} is better"
-        pictures += scatter("What the money buys", found, "price with its base", name)
+        pictures += scatter(f"What the {'money' if price else 'hours'} buy{'s' * bool(price)}", found, unit, name)
     yield "cost", "Cost", runs and para(
         f"{price}An adapter is nothing without its base, which counts. Inference is not counted: prompting costs 0."
     ) + (pictures and f'<div class="panels">{pictures}</div>') + ranked(
-        "What each way cost, in the unit of --price", ("", "", runs), charts=False) + notes(c)
+        "What each way cost" + ", in the unit of --price" * bool(price), ("", "", runs), charts=False) + notes(c)
     facts = ("data", "data_fingerprint", "split_policy", "seed", "tool", "command", "note")
     facts = {key: report.get(key) for key in facts} | (report.get("settings") or {}) | (report.get("versions") or {})
     documents = [(str(d.get("id") or "–"), d | (d.get("bits") or {})) for _, d in dicts(report, "loss", "documents")]

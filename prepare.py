@@ -131,11 +131,6 @@ def report_examples(out, splits):
           + f"; next: python train.py --data {out} --init CKPT --out DIR")
 
 
-def cores():
-    """Those that we may use: a job on a large node is often given a few."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def date_or_word(text):
     import split
 
@@ -181,7 +176,7 @@ def main():
     p.add_argument("--max_overlap", type=cli.fraction, default=0.5,
                    help="held-out documents that share more of their 13-grams with training are left out")
     p.add_argument("--workers", type=cli.positive(int), help="processes; the output does not depend on it",
-                   default=max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+                   default=max(1, cli.cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     p.add_argument("--seed", type=int, default=0, help="of the shuffle and the split")
     p.add_argument("--shard_tokens", type=cli.positive(int), default=100_000_000, help="tokens per shard")
     p.set_defaults(run=corpus)
