@@ -26,7 +26,7 @@ from split import UNDATED, companies_of, day_of, filing_day, hash64
 
 FOLDS, CS, RANDOM = 5, (1e-4, 1e-3, 1e-2, 1e-1), "random weights"
 TASKS = {"1A-7": ("1A", "7"), "five-way": tuple(tasks.SECTIONS)}
-PASSAGES, COMPANIES, FILINGS, EXAMPLES = (2000, 200), (100, 40), (200, 20), (200, 40)  # at most; with --quick
+PASSAGES, COMPANIES, FILINGS, EXAMPLES = (2000, 150), (100, 40), (200, 20), (200, 40)  # at most; with --quick
 SEARCHED, OPENING, CONTEXT = 4000, 300, 1000  # characters: of an item, of a candidate, of what it is to follow
 
 
