@@ -116,7 +116,7 @@ def test_bits_per_byte_are_those_of_transformers(trained, second, corpus, tmp_pa
     """Token by token, each with the context that its window gives it, through AutoModelForCausalLM."""
     transformers = pytest.importorskip("transformers")
     held = data.TokenData(str(corpus))
-    text = held.tokenizer.decode(next(held.read_documents("val"))[1])[:1500] + " naïve – “quoted”"
+    text = held.tokenizer.decode(next(held.read_documents("val"))[1])[:700] + " naïve – “quoted”"
     ask = asked({"a": str(trained), "b": str(second)}, tmp_path)
     for name, path in (("a", trained), ("b", second)):
         (nats, size, tokens), = ask(name, loss.nats_at, [dict(text=text, cuts=[])])
