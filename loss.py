@@ -187,6 +187,7 @@ def run(ask, names, corpus, options):
     for name in names:
         nats, size, tokens = np.array(ask(name, nats_at, pages, label="general English"))[:, :, 0].T
         general[name] = figures(nats, size, tokens, np.arange(len(pages)), options.seed)
+        del general[name]["companies"]  # they are pages
 
     new, models = [i for i, d in enumerate(documents) if d["cell"] == "val"], []
     texts = [documents[i]["text"] for i in new]
