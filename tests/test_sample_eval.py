@@ -2,6 +2,7 @@
 import html.parser
 import json
 import math
+import shutil
 
 import torch
 from conftest import run
@@ -61,8 +62,10 @@ class Tags(html.parser.HTMLParser):
 
 
 def test_report(trained, corpus, tmp_path):
+    mine = tmp_path / "run"  # it gets a model card
+    shutil.copytree(trained, mine, symlinks=True)
     prompt = "<script>alert(1)</script>"
-    shared = ["eval.py", trained, "--baseline", trained / "step-00000005", "--baseline", "no-such/model",
+    shared = ["eval.py", mine, "--baseline", mine / "step-00000005", "--baseline", "no-such/model",
               "--data", corpus, "--prompt", prompt, "--max_new_tokens", 5]
     done = run(*shared, "--out", tmp_path / "report", "--workers", 1)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -84,7 +87,7 @@ def test_report(trained, corpus, tmp_path):
     tags = Tags(page).tags
     assert not [t for t, _ in tags if t in ("script", "link")] and "&lt;script&gt;" in page
     assert all(a["src"].startswith("data:") for t, a in tags if t == "img") and "report.html" in done.stdout
-    assert (trained / "README.md").read_text().startswith("---\n")
+    assert (mine / "README.md").read_text().startswith("---\n")
     # the same bytes in another place, by another number of workers; then from what was kept, with one part more
     run(*shared, "--out", tmp_path / "again", "--workers", 2)
     assert (tmp_path / "again" / "report.json").read_bytes() == (tmp_path / "report" / "report.json").read_bytes()
