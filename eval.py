@@ -140,13 +140,6 @@ def training_curve(run):
         return "data:image/png;base64," + base64.b64encode(f.read()).decode()
 
 
-def write(folder, name, content):
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, name + ".tmp"), "w", encoding="utf-8", errors="replace") as f:
-        f.write(content)
-    os.replace(os.path.join(folder, name + ".tmp"), os.path.join(folder, name))
-
-
 def lines(report):
     """The report in a few lines for a terminal."""
     said = []
@@ -214,8 +207,9 @@ def main():
             exam.examples_report(ask, names, args.data, args), missing=ask.missing)
     finally:
         ask.close()
-    write(args.out, "report.json", json.dumps(report, indent=1, allow_nan=False))
-    write(args.out, "report.html", page.page(report, training_curve(args.checkpoint)))
+    os.makedirs(args.out, exist_ok=True)
+    model_card.replace(os.path.join(args.out, "report.json"), json.dumps(report, indent=1, allow_nan=False))
+    model_card.replace(os.path.join(args.out, "report.html"), page.page(report, training_curve(args.checkpoint)))
     print("\n".join(lines(report) if kind == "lm" else exam.lines_on_examples(report)))
     print(f"look at {os.path.join(args.out, 'report.html')}; report.json has more")
     if kind == "lm":

@@ -85,19 +85,12 @@ def by_document(records, *values):
     return [np.bincount(np.unique(of, return_inverse=True)[1], v) for v in values]
 
 
-def interval(right, n):
-    """Of a share over documents; of few, and where all or none is right, there is too little to draw anew: Wilson's."""
-    share = float(right.sum() / n.sum())
-    ends = share not in (0.0, 1.0) and stats.interval(right, n) or stats.wilson(share * len(n), len(n))
-    return [max(0.0, ends[0]), min(1.0, ends[1])]
-
-
 def put_intervals(entry, values):
     """The 95 % interval beside each measure of an entry, over documents, instead of any over examples."""
     for k, v in values.items():
         where, key = (entry[k], "accuracy_95" if "accuracy" in entry[k] else "interval_95") if k in HOW else (
             entry, f"{k}_95")
-        where[key] = stats.interval(*v) if k == "bits_per_byte" else interval(*v)
+        where[key] = stats.interval(*v) if k == "bits_per_byte" else stats.share(*v)
 
 
 # ---- data directories and the runs that belong to them ---------------------------------------------------------------

@@ -265,7 +265,7 @@ def fine_tune_or_retrieve(ask, base, path, corpus, options):
         score = np.mean([[m["score"] for m in run] for run in marks], 0)
         scores[row, way], n = exam.by_document(questions, score, np.ones(len(questions)))
         cell = {k: float(np.mean(v)) if v else None for k, v in each.items()} | exam.mean_of(cells) | dict(
-            interval_95=exam.interval(scores[row, way], n), runs=len(marks), asked_for=ASKED[runs[0] in writes][0])
+            interval_95=stats.share(scores[row, way], n), runs=len(marks), asked_for=ASKED[runs[0] in writes][0])
         if (row, way) != ("base", "closed book") and ("base", "closed book") in scores and row not in alien:
             cell["against_closed_book"] = stats.paired(scores["base", "closed book"], scores[row, way], n)
         table.setdefault(row, {})[way] = cell

@@ -82,15 +82,13 @@ def paired(a, b, size=None, seed=0):
 
 def share(right, n, seed=0):
     """
-    95 % interval of a share, sum(right) / sum(n) over documents; of none or all, where nothing can be drawn anew,
-    Wilson's, each document counting as one.
+    95 % interval of a share, sum(right) / sum(n) over documents; of two, and where none or all is right, there is too
+    little to draw anew: Wilson's, each document counting as one.
     """
     right, n = np.asarray(right, np.float64), np.asarray(n, np.float64)
     middle = float(right.sum() / n.sum())
-    if middle in (0.0, 1.0):
-        return wilson(middle * len(n), len(n))
-    found = interval(right, n, seed)
-    return found and [max(0.0, found[0]), min(1.0, found[1])]
+    ends = middle not in (0.0, 1.0) and interval(right, n, seed) or wilson(middle * len(n), len(n))
+    return [max(0.0, ends[0]), min(1.0, ends[1])]
 
 
 def wilson(right, n, z=LEVEL):

@@ -15,6 +15,7 @@ import examples
 import licence
 import programs
 import questions
+import stats
 import tasks
 from model import GPT, GPTConfig
 from tokenizer import Tokenizer
@@ -282,9 +283,9 @@ def test_one_way_to_intervals(folders, tmp_path):
     assert one["bits_per_byte_95"] == several["bits_per_byte_95"]
     right = np.ones(60)
     right[:2] = 0
-    assert exam.interval(right, np.ones(60))[1] == 1 and exam.interval(1 - right, np.ones(60))[0] == 0
+    assert stats.share(right, np.ones(60))[1] == 1 and stats.share(1 - right, np.ones(60))[0] == 0
     for few in ([1.0], [0.0, 1.0], [0.0]):  # wide, but there
-        low, high = exam.interval(np.array(few), np.ones(len(few)))
+        low, high = stats.share(np.array(few), np.ones(len(few)))
         assert 0 <= low <= np.mean(few) <= high <= 1 and high - low > 0.6
 
 
