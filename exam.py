@@ -25,7 +25,8 @@ import tasks
 QUICK = 300  # examples
 HOW = {"likeliest": "likeliest label", "written": "what it writes"}
 # of a run's arguments: the seed, what changes nothing that is learnt, and what goes by its hash
-INCIDENTAL = {"seed", "out", "resume", "plan", "data", "init", "device", "compile", "keep", "log_every", "save_every"}
+INCIDENTAL = {"seed", "out", "resume", "plan", "data", "init", "device", "compile", "keep", "log_every", "save_every",
+              "micro_batch", "recompute"}
 DAMAGE = (ValueError, OSError, LookupError, TypeError, AttributeError)
 
 # ---- what a model makes of examples: the first two run in Ask's processes --------------------------------------------

@@ -379,7 +379,10 @@ def windows(x, y, size):
 
 
 def to_device(micro, device):
-    return {k: torch.as_tensor(v).to(device, non_blocking=True) if hasattr(v, "shape") else v for k, v in micro.items()}
+    """Its arrays as tensors there. To a GPU from pinned memory: queued, and gone before the host has waited for it."""
+    tensors = {k: torch.as_tensor(v) for k, v in micro.items() if hasattr(v, "shape")}
+    return micro | {k: (t.pin_memory() if device.type == "cuda" and t.device.type == "cpu" else t)
+                    .to(device, non_blocking=True) for k, t in tensors.items()}
 
 
 def states_of(model, micro):

@@ -43,8 +43,11 @@ def kept_for_backward(config, n_layer, batch, T, dtype, adapt):
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
-    """Bytes of what does not depend on the batch, and of what one more sequence of T tokens adds."""
+def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False, recompute=False):
+    """
+    Bytes of what does not depend on the batch, and of what one more sequence of T tokens adds. recompute: with
+    activation checkpointing, of a layer only its input is kept, but for the one that is being made again.
+    """
     def adapt(model):
         if mode == "full":
             return model
@@ -56,18 +59,21 @@ def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
         # layers are alike, so one and two of them tell about any number; the same goes for sequences
         one, two = (kept_for_backward(config, 1, batch, T, dtype, adapt) for batch in (1, 2))
         deeper_one, deeper_two = (kept_for_backward(config, 2, batch, T, dtype, adapt) for batch in (1, 2))
-        one, two = one + (L - 1) * (deeper_one - one), two + (L - 1) * (deeper_two - two)
+        layer_one, layer_two = deeper_one - one, deeper_two - two
+        if recompute:
+            layer_one, layer_two = (batch * T * config.n_embd * dtype.itemsize for batch in (1, 2))
+        one, two = one + (L - 1) * layer_one, two + (L - 1) * layer_two
         model = adapt(GPT(config))
         trainable, total = lora.count(model)
         sizes = [m.in_features * m.out_features for m in lora.linears(model).values()]
         widest = max(m.out_features for m in lora.linears(model).values())
         frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     half, head = dtype.itemsize, config.vocab_size * config.n_embd
-    padded = gpu and config.vocab_size % 64 > 0
+    padded = config.vocab_size % 64 > 0
     packed = sum(sizes) if mode == "QLoRA" else 0
     per_sequence = two - one
     if gpu and half == 2:  # autocast on a GPU takes norms in float32: it keeps a wide copy of each one's input
-        per_sequence += 2 * config.n_embd * T * (2 * L + 1)
+        per_sequence += 2 * config.n_embd * T * (2 * (1 if recompute else L) + 1)
     bits = 4 + 8 / BLOCK + 32 / (BLOCK * NESTED_BLOCK)
     return dict(
         parameters=total, trainable=trainable,
@@ -78,11 +84,11 @@ def measure(config, mode, rank, targets, T, dtype, gpu=True, muon=False):
         kept=2 * one - two, per_sequence=per_sequence,
         # of backward: the gradients on both sides of an activation function, and two of the residual stream
         in_flight=2 * T * half * (widest + config.n_embd),
-        # of the loss: a row of logits in float32, and in 16 bits, twice if it is padded; the head in 16 bits, where it
-        # is not so already or is padded; in full training its gradient
-        row=config.vocab_size * (4 + half % 4 * (1 + padded)),
+        # of the loss: a row of logits, in 16 bits and on a GPU in float32, too; the head in 16 bits, where it is not so
+        # already, or padded; in full training its gradient
+        row=config.vocab_size * (half if not gpu or half == 4 else 4 + half),
         rows=max(512, 2**28 // config.vocab_size // 64 * 64) if gpu else 512,
-        head=head * (half % 4) * (mode == "full" or padded) + (head * (half + 4) if mode == "full" else 0),
+        head=head * half * (padded or (half == 2 and mode == "full")) + (head * (half + 4) if mode == "full" else 0),
         unpacked=max(sizes) * half if packed else 0)
 
 
@@ -110,9 +116,23 @@ def largest(m, T, accumulated, room):
     return low
 
 
+def fitting(config, mode, rank, targets, T, dtype, muon, room, recompute=None):
+    """
+    The most sequences of T tokens at a time that fit in `room` bytes of a GPU, and whether their activations are to be
+    recomputed: if not told, only where nothing fits otherwise. Raises ValueError if nothing does.
+    """
+    for again in (False, True) if recompute is None else (bool(recompute),):
+        batch = largest(measure(config, mode, rank, targets, T, dtype, True, muon, again), T, True, room)
+        if batch:
+            return batch, again
+    raise ValueError(f"not even one sequence of {T} tokens fits in the {room / GB:.1f} GB that are free; lower "
+                     "--seq_len, or train less of the model: --lora_rank 16 --quantize nf4")
+
+
 def table(config, batch, T, rank, targets, dtype, gpu=True, muon=False, accumulated=False):
     """The plan in words and columns."""
-    measured = {mode: measure(config, mode, rank, targets, T, dtype, gpu, muon) for mode in MODES}
+    measured, recomputed = ({mode: measure(config, mode, rank, targets, T, dtype, gpu, muon, recompute)
+                             for mode in MODES} for recompute in (False, True))
     plans = {mode: at(m, batch, T, accumulated) for mode, m in measured.items()}
     c, full = config, measured["full"]
     names = ["full", f"LoRA r{rank}", f"QLoRA r{rank}"]
@@ -124,8 +144,9 @@ def table(config, batch, T, rank, targets, dtype, gpu=True, muon=False, accumula
     for name in plans["full"]:
         out.append(f"{name:<28}" + "".join(f"{p[name] / GB:>14,.3f}" if p[name] else f"{'-':>14}"
                                            for p in plans.values()))
-    out += ["", f"largest micro-batch of {T} tokens on a card of"]
+    out += ["", f"largest micro-batch of {T} tokens on a card of (with activations kept / recomputed)"]
     for card in CARDS:
-        fits = [largest(m, T, accumulated, card * GB * (1 - RESERVE)) for m in measured.values()]
-        out.append(f"{card:>6} GB{'':<19}" + "".join(f"{n or 'does not fit':>14}" for n in fits))
+        fits = [[largest(m[mode], T, accumulated, card * GB * (1 - RESERVE)) for m in (measured, recomputed)]
+                for mode in MODES]
+        out.append(f"{card:>6} GB{'':<19}" + "".join(f"{f'{n} / {r}' if r else 'does not fit':>14}" for n, r in fits))
     return "\n".join(out)

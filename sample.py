@@ -64,11 +64,12 @@ def load(path, device, dtype):
 
 
 def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None,
-             repetition_penalty=1.0, seed=0, batch_size=16, stream=None, with_lengths=False):
+             repetition_penalty=1.0, seed=0, batch_size=16, stream=None, with_lengths=False, compile=False):
     """
     One continuation (str, without the prompt) for each prompt, which is a text, or messages to answer. All rows of a
     batch share a generator seeded with `seed`, so the same prompts in the same order give the same text. stream: called
-    with each new piece of text (one prompt only). with_lengths: (text, tokens up to the end of text) each.
+    with each new piece of text (one prompt only). with_lengths: (text, tokens up to the end of text) each. compile: as
+    in GPT.generate.
     """
     texts, stop = [], examples.stop_tokens(tokenizer)
     device = model.wte.weight.device
@@ -84,7 +85,7 @@ def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=N
         show = Stream(tokenizer, stream) if stream else None
         out = model.generate(idx, max_new_tokens, temperature, top_k, top_p, repetition_penalty,
                              stop_tokens=stop, lengths=lengths,
-                             generator=torch.Generator(device).manual_seed(seed), on_token=show)
+                             generator=torch.Generator(device).manual_seed(seed), on_token=show, compile=compile)
         for row in out[:, width:].tolist():
             end = next((i for i, token in enumerate(row) if token in stop), len(row))
             texts.append((tokenizer.decode(row[:end]), end) if with_lengths else tokenizer.decode(row[:end]))
@@ -137,6 +138,7 @@ def main():
     p.add_argument("--repetition_penalty", type=cli.positive(float), default=1.0, help="above 1: repeat less")
     p.add_argument("--seed", type=int, default=0, help="of the sampling")
     p.add_argument("--batch_size", type=cli.positive(int), default=16, help="prompts at a time")
+    p.add_argument("--compile", type=int, choices=(0, 1), help="torch.compile [1 on a GPU, 0 elsewhere]")
     cli.add_machine_flags(p)
     args = p.parse_args()
     device = cli.choose_device(args.device)
@@ -156,7 +158,8 @@ def main():
             raise ValueError(f"{args.embed} has no text in it")
         return print(embed.write(args.checkpoints[0], texts, args.out or args.embed + ".npy", device, dtype))
     options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
-                   repetition_penalty=args.repetition_penalty, seed=args.seed)
+                   repetition_penalty=args.repetition_penalty, seed=args.seed,
+                   compile=device.type == "cuda" if args.compile is None else bool(args.compile))
 
     if len(args.checkpoints) == 1 and not args.out:
         model, tokenizer = load(args.checkpoints[0], device, dtype)

@@ -55,6 +55,7 @@ FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "b
          "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
          "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
+# peak learning rates; Muon's from scratch is 0.1 / sqrt(n_embd), at GPT-2 124M Jordan's 0.02 in AdamW's measure
 LR = {"lm": {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}, "sft": {"adamw": 2e-5, "muon": 2e-4, "lora": 2e-4},
       "pairs": {"adamw": 5e-7, "muon": 5e-6, "lora": 5e-6}}
 OF_KIND = dict(packing=("sft", "pairs"), train_on_prompt=("sft",), dpo_beta=("pairs",), dpo_sft=("pairs",),
@@ -91,8 +92,11 @@ def flags():
     g = p.add_argument_group("batch and length")
     g.add_argument("--batch_tokens", type=cli.positive(int), default=131072,
                    help="tokens per optimizer step, over all ranks")
-    g.add_argument("--micro_batch", type=cli.positive(int),
-                   help="sequences at a time on a rank [as many as fit 16k tokens, on a CPU 4k]")
+    g.add_argument("--micro_batch", type=lambda word: None if word == "auto" else cli.positive(int)(word),
+                   metavar="N", help="sequences at a time on a rank, or auto: as many as fit a GPU's free memory, at "
+                   "most 64k tokens; on a CPU 4k tokens [auto]")
+    g.add_argument("--recompute", type=int, choices=(0, 1), help="activation checkpointing: keep each layer's input "
+                   "only, a third more work [1 where nothing fits without]")
     g.add_argument("--epochs", type=cli.positive(float), help=f"passes over the data {EPOCHS}")
     g.add_argument("--steps", type=cli.positive(int), help="optimizer steps, rather than epochs")
     g.add_argument("--patience", type=cli.positive(int), help="stop after this many validations without a better one")
@@ -115,12 +119,14 @@ def flags():
     g.add_argument("--teacher_share", type=float, default=0.5, help="its share of the loss")
     g.add_argument("--temperature", type=cli.positive(float), default=1.0, help="of both distributions")
     g = p.add_argument_group("optimizer")
-    g.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw",
-                   help="muon: for the blocks' matrices, AdamW for the rest")
-    g.add_argument("--lr", type=cli.positive(float), help=f"peak learning rate {LR}")
-    g.add_argument("--min_lr", type=cli.fraction, default=0.1, help="final learning rate, as a share of the peak")
-    g.add_argument("--schedule", choices=("cosine", "wsd"), default="cosine",
-                   help="wsd: warm-up, stable, linear decay at the end")
+    g.add_argument("--optimizer", choices=("adamw", "muon"), help="muon: for the blocks' matrices, AdamW for the rest "
+                   "[muon from scratch, otherwise adamw]")
+    g.add_argument("--lr", type=cli.positive(float),
+                   help=f"peak learning rate {LR}, but Muon from scratch [0.1 / sqrt(n_embd)]")
+    g.add_argument("--schedule", choices=("cosine", "wsd"), help="wsd: warm-up, stable, linear decay at the end "
+                   "[wsd from scratch, otherwise cosine]")
+    g.add_argument("--min_lr", type=cli.fraction,
+                   help="final learning rate, as a share of the peak [wsd 0, cosine 0.1]")
     g.add_argument("--warmup_steps", type=cli.non_negative(int), help="[2 %% of the steps; examples and pairs 3 %%]")
     g.add_argument("--decay_fraction", type=cli.fraction, default=0.4, help="wsd: share of the steps that decays")
     g.add_argument("--weight_decay", type=cli.non_negative(float), help="on matrices only [0.1; LoRA: 0]")
@@ -166,7 +172,7 @@ def read_args():
         return args, newest
     if newest != args.out:
         raise ValueError(f"{args.out} already holds a run; add --resume to go on with it, or choose another --out")
-    if args.lora_rank and args.optimizer != "adamw":
+    if args.lora_rank and args.optimizer == "muon":
         parser.error(f"--optimizer {args.optimizer} is not for LoRA, whose matrices are thin; leave it out")
     goes_on = checkpoint.is_adapter(checkpoint.resolve(args.init))
     alone = [name for name in ("quantize", "lora_alpha", "lora_targets", "lora_dropout", "rslora")
@@ -181,6 +187,17 @@ def read_args():
     if args.replay and not args.forget_data:
         parser.error("--replay needs text to replay; name a data directory of kind lm with --forget_data")
     return args, None
+
+
+def choose_recipe(args, kind):
+    """What the flags left open about the optimizer; bench/README.md says what each is worth."""
+    args.optimizer = args.optimizer or ("muon" if args.init == "scratch" else "adamw")
+    args.schedule = args.schedule or ("wsd" if args.init == "scratch" else "cosine")
+    args.min_lr = (0.1 if args.schedule == "cosine" else 0.0) if args.min_lr is None else args.min_lr
+    if args.optimizer == "muon" and args.init == "scratch":
+        args.lr = args.lr or 0.1 / math.sqrt(args.n_embd)
+    args.lr = args.lr or LR[kind]["lora" if args.lora_rank else args.optimizer]
+    args.weight_decay = (0.0 if args.lora_rank else 0.1) if args.weight_decay is None else args.weight_decay
 
 
 def build_model(args, kind, resumed):
@@ -317,7 +334,8 @@ def print_plan(args):
     dtype = "bfloat16" if gpu and args.dtype == "auto" else cli.choose_dtype(args.dtype, torch.device("cpu"))
     batch = args.micro_batch or max(1, min(16384 if gpu else 4096, args.batch_tokens) // T)
     print(plan.table(config, batch, T, args.lora_rank or 16, args.lora_targets, getattr(torch, dtype), gpu,
-                     args.optimizer == "muon", batch * T < args.batch_tokens))
+                     args.optimizer == "muon" or (args.optimizer is None and args.init == "scratch"),
+                     batch * T < args.batch_tokens))
 
 
 def replayed(args, learn, tokenizer, device):
@@ -341,6 +359,16 @@ def result_in_words(result):
     if "general_loss" in result:
         words.append(f"loss on other text {result['general_loss']:.4f}")
     return "  ".join(words)
+
+
+def later(tensor):
+    """Gives, when called, a tensor's values as a list; the copy from the device begins now and is waited for then."""
+    if not tensor.is_cuda:
+        return tensor.tolist
+    host, arrived = torch.empty_like(tensor, device="cpu", pin_memory=True), torch.cuda.Event()
+    host.copy_(tensor, non_blocking=True)
+    arrived.record()
+    return lambda: (arrived.synchronize(), host.tolist())[1]
 
 
 @torch.no_grad()
@@ -369,12 +397,26 @@ def check_flags(args, kind):
             raise ValueError(f"--{name} is about data of kind {' or '.join(kinds)}; {args.data} is of kind {kind}")
 
 
-def cut_batch(args, kind, world, device, size=None):
+def choose_room(args, config, kind, device):
+    """The most rows at a time that the device takes; sets args.recompute where it must be."""
+    T = 2 * args.seq_len if kind == "pairs" else args.seq_len
+    if device.type != "cuda":
+        return max(1, 4096 // T)
+    free, total = torch.cuda.mem_get_info(device)
+    room = free + torch.cuda.memory_reserved(device) - plan.RESERVE * total  # the plan counts the weights, too
+    mode = plan.MODES[0 if not args.lora_rank else 2 if args.quantize else 1]
+    rows, recompute = plan.fitting(config, mode, args.lora_rank or 0, args.lora_targets, T, getattr(torch, args.dtype),
+                                   args.optimizer == "muon", room, args.recompute)
+    args.recompute = int(recompute)
+    return min(rows, max(1, 65536 // T))
+
+
+def cut_batch(args, config, kind, world, device, size=None):
     """Sets args.micro_batch, the rows at a time on a rank; returns the batch in words."""
     T = args.seq_len
-    room = max(1, (16384 if device.type == "cuda" else 4096) // (2 * T if kind == "pairs" else T))
+    room = args.micro_batch or choose_room(args, config, kind, device)
     if kind != "lm":
-        args.micro_batch = args.micro_batch or room
+        args.micro_batch = room
         rows = f"packed into rows of up to {2 * T if kind == 'pairs' else T} tokens" if args.packing else "a row each"
         return (f"{size} {'pairs' if kind == 'pairs' else 'examples'} a step, {rows}, "
                 f"{args.micro_batch} rows at a time on each of {world} ranks")
@@ -444,6 +486,7 @@ def main():
     manifest = data.read_manifest(args.data)
     kind = manifest["kind"]
     model, tokenizer, source = build_model(args, kind, resumed)
+    choose_recipe(args, kind)
     base_sha256 = lora.weights_sha256(model.origin) if model.origin else ""
     lineage = resumed and licence.read(resumed)
     if not lineage:
@@ -462,7 +505,8 @@ def main():
     learn = objective.make(args, tokenizer, device, load_teacher(args, tokenizer, device, dtype))
     if args.patience and not learn.has_validation():
         raise ValueError(f"--patience {args.patience} watches the validation loss, but {args.data} holds nothing out")
-    batch_in_words = cut_batch(args, kind, world, device, getattr(learn, "size", None))
+    batch_in_words = cut_batch(args, model.config, kind, world, device, getattr(learn, "size", None))
+    model.recompute = bool(args.recompute)
     parts = [(learn, 1.0 - args.replay)]
     if args.replay:
         parts.append((replayed(args, learn, tokenizer, device), args.replay))
@@ -478,8 +522,6 @@ def main():
     if args.warmup_steps is None:
         args.warmup_steps = round(args.steps * (0.02 if kind == "lm" else 0.03))
     args.eval_every = args.eval_every or (250 if kind == "lm" else max(1, round(args.steps / 10)))
-    args.lr = args.lr or LR[kind]["lora" if args.lora_rank else args.optimizer]
-    args.weight_decay = (0.0 if args.lora_rank else 0.1) if args.weight_decay is None else args.weight_decay
     flops = training_flops(model, args.seq_len)
     trainable, total = lora.count(model)
     for line in learn.in_words():
@@ -538,12 +580,15 @@ def main():
 
     autocast = ((lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32"
                 else contextlib.nullcontext)
-    forward = torch.compile(model) if args.compile else model
+    forward = model
     if world > 1:
-        forward = DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None,
+        forward = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None,
                                           gradient_as_bucket_view=True)
+    if args.compile:  # of DDP it compiles a part per bucket of gradients, so that they travel while others are made
+        forward = torch.compile(forward)
     add_up = functools.partial(objective.add_up, model=model, autocast=autocast, device=device, rank=rank, world=world)
     peak = peak_flops(device)
+    wide = torch.float32 if device.type == "mps" else torch.float64
     stop = []  # the signals received
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: stop.append(number))
@@ -552,12 +597,48 @@ def main():
     plotted = [0.0]
     took = cost.meter(device, world, dtype, rank, state.get("cost") if resumed else {})
 
-    def log(line, entry):
+    def log(step, tokens, line, entry):
         if rank == 0:
+            line = f"step {step:>6}" + line
             bar.write(line) if not bar.disable else print(line, flush=True)
             with open(os.path.join(args.out, "log.jsonl"), "a") as f:
                 finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
                 f.write(json.dumps(dict(step=step, tokens=tokens) | finite) + "\n")
+
+    def settle():
+        """Read what the last step gave, guard and log it; returns whether a rank was told to stop by then."""
+        nonlocal pending, skipped, bad_in_a_row, clock, clock_step, clock_tokens
+        if pending is None:
+            return False
+        (number, seen, after, lr, micros, news), pending = pending, None
+        *results, told_to_stop, norm = news()
+        results = dict(zip(learn.names, results, strict=True))
+        # an overflow of float16 gradients is no fault of the batch: the step was skipped and the scale comes down
+        bad = not math.isfinite(results["train_loss"]) or not (math.isfinite(norm) or scaler.is_enabled())
+        bad_in_a_row = bad_in_a_row + 1 if bad else 0
+        if bad:
+            skipped += 1
+            names = learn.documents(number)
+            log(number, seen, f"  loss {results['train_loss']}, gradient norm {norm}: step skipped; "
+                f"its documents: {', '.join(names[:20])}", dict(train_loss=None, skipped=skipped, documents=names))
+            if bad_in_a_row >= 5:
+                where = first_not_finite(model, [micro for _, _, micro in micros], autocast)
+                raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient"
+                                 + (f"; the first layer to overflow is {where}" if where else "")
+                                 + f"; lower --lr, or look at the documents named in {args.out}/log.jsonl")
+        number += 1
+        if number % args.log_every == 0 or number == args.steps:
+            seconds = time.perf_counter() - clock
+            speed, eta = (after - clock_tokens) / seconds, (args.steps - number) * seconds / (number - clock_step)
+            clock, clock_step, clock_tokens = time.perf_counter(), number, after
+            mfu = speed * flops / (peak * world) if peak else None
+            log(number, after, f"/{args.steps}  loss {results['train_loss']:.4f}  "
+                + "".join(f"{name.replace('_', ' ')} {value:.4f}  " for name, value in results.items()
+                          if name != "train_loss")
+                + f"norm {norm:.2f}  lr {lr:.2e}  {speed:,.0f} tokens/s"
+                + (f"  MFU {mfu:.1%}" if mfu else "") + f"  {eta / 60:.1f} min left",
+                results | dict(grad_norm=norm, lr=lr, tokens_per_second=speed, mfu=mfu))
+        return told_to_stop
 
     def save():
         if rank == 0:
@@ -572,15 +653,18 @@ def main():
         if world > 1:
             dist.barrier()
 
-    # the loop: validate, save, stop, or take one step
+    # the loop: validate, save, stop, or take one step. The host queues a step before it has read what the one before
+    # gave, so a GPU never waits for it; a step that must be skipped is skipped on the device.
     if step == 0:
         learn.before_first_step(model, autocast)
     saved = step if resumed else -1
     result = {}
-    clock, clock_step, clock_tokens, bad_in_a_row = time.perf_counter(), step, tokens, 0
+    clock, clock_step, clock_tokens, bad_in_a_row, pending = time.perf_counter(), step, tokens, 0, None
     model.train()
     while True:
         last = step >= args.steps or stale >= (args.patience or math.inf)
+        if last or step % args.eval_every == 0 or step % args.save_every == 0:
+            settle()
         if (step % args.eval_every == 0 or last) and validated < step:
             paused = time.perf_counter()
             result = learn.validate(add_up)
@@ -595,7 +679,7 @@ def main():
                 result["general_loss"] = general.loss(add_up)
                 before = result["general_loss"] if step == 0 else before
             if result:
-                log(f"step {step:>6}  " + result_in_words(result), result)
+                log(step, tokens, "  " + result_in_words(result), result)
             if better and step > saved and step:
                 save()  # the best is kept, so it has to be there
                 saved = step
@@ -628,49 +712,26 @@ def main():
         for o in optimizers:
             scaler.unscale_(o)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip or math.inf)
-        news = torch.tensor([*(sums / learn.count(step)).tolist(), float(bool(stop))], dtype=torch.float64)
+        news = torch.cat([sums / learn.count(step), sums.new_full((1,), bool(stop))]).to(wide)
         if world > 1:  # one small message: the loss, and whether any rank was told to stop
-            news = news.to(device)
             dist.all_reduce(news)
-        *results, told_to_stop = news.tolist()
-        results = dict(zip(learn.names, results, strict=True))
-        train_loss, norm = results["train_loss"], norm.item()
-        if math.isfinite(train_loss) and math.isfinite(norm):
-            for o in optimizers:
-                scaler.step(o)
-        scaler.update()
-        # an overflow of float16 gradients is no fault of the batch: the step is skipped and the scale comes down
-        bad = not math.isfinite(train_loss) or not (math.isfinite(norm) or scaler.is_enabled())
-        bad_in_a_row = bad_in_a_row + 1 if bad else 0
-        if bad:
-            skipped += 1
-            names = learn.documents(step)
-            log(f"step {step:>6}  loss {train_loss}, gradient norm {norm}: step skipped; "
-                f"its documents: {', '.join(names[:20])}", dict(train_loss=None, skipped=skipped, documents=names))
-            if bad_in_a_row >= 5:
-                where = first_not_finite(model, [micro for _, _, micro in micros], autocast)
-                raise ValueError(f"{bad_in_a_row} steps in a row gave no finite loss or gradient"
-                                 + (f"; the first layer to overflow is {where}" if where else "")
-                                 + f"; lower --lr, or look at the documents named in {args.out}/log.jsonl")
+        news = torch.cat([news, norm[None].to(wide)])
         for o in optimizers:
+            o.found_inf = 1 - (news[0] + norm).isfinite().float()  # 1: this step changes nothing
+            o.step()
             o.zero_grad(set_to_none=True)
+        scaler.update()
+        seen, lr = tokens, optimizers[0].param_groups[0]["lr"]
         tokens += sum(part.tokens(step) for part, _ in parts)
+        told_to_stop = settle()
+        pending = step, seen, tokens, lr, micros, later(news)
+        if device.type != "cuda":  # the host has waited for the device anyway
+            told_to_stop = settle()
         step += 1
         bar.update()
 
-        if step % args.log_every == 0 or step == args.steps:
-            seconds = time.perf_counter() - clock
-            speed, eta = (tokens - clock_tokens) / seconds, (args.steps - step) * seconds / (step - clock_step)
-            clock, clock_step, clock_tokens = time.perf_counter(), step, tokens
-            mfu = speed * flops / (peak * world) if peak else None
-            log(f"step {step:>6}/{args.steps}  loss {train_loss:.4f}  "
-                + "".join(f"{name.replace('_', ' ')} {value:.4f}  " for name, value in results.items()
-                          if name != "train_loss")
-                + f"norm {norm:.2f}  lr {optimizers[0].param_groups[0]['lr']:.2e}  {speed:,.0f} tokens/s"
-                + (f"  MFU {mfu:.1%}" if mfu else "") + f"  {eta / 60:.1f} min left",
-                results | dict(grad_norm=norm, lr=optimizers[0].param_groups[0]["lr"], tokens_per_second=speed,
-                               mfu=mfu))
         if told_to_stop and step < args.steps:
+            settle()
             save()
             bar.close()
             say(f"stopped at step {step:,} and saved; go on with: python train.py --out {args.out} --resume")

@@ -1,10 +1,13 @@
 """
-Our generate against nanoGPT's and transformers': same weights, same prompt, one process, alternating; JSON out.
+Our generate against nanoGPT's and transformers': same weights, same prompts, one process, alternating; JSON out.
 
-    python bench/sample.py --nanogpt elsewhere/nanoGPT                      # 12 x 768, batch 1, 512 new tokens
+    python bench/sample.py --nanogpt elsewhere/nanoGPT                      # 12 x 768, 128 new tokens, batch 1 and 8
+    python bench/sample.py --n_layer 48 --n_head 25 --n_embd 1600           # gpt2-xl, which the goals on a GPU are for
 
-All sides sample at temperature 1 from the full vocabulary. `tenk` runs in the precision that sample.py picks on this
-device, `tenk float32` in theirs, so that what is gained by the code and what by bfloat16 can be told apart.
+All sides sample at temperature 1 from the full vocabulary. `tenk` runs as sample.py would on this device, transformers
+and nanoGPT as they come, in float32: goals and ratios are those, and `like for like` has both in the same precision. On
+a GPU we are compiled, they are not, and the share of bandwidth says how fast the weights are read: their bytes times
+steps a second, over what a copy reads and writes in a second.
 """
 import argparse
 import copy
@@ -14,10 +17,25 @@ import tempfile
 
 import torch
 
-from train import alternate, finish, load_module, machine  # isort: skip
+from train import alternate, finish, load_module, machine, timed  # isort: skip
 
 import cli
 from model import GPT, GPTConfig
+
+GOALS = {"cpu": {"batch 1 over transformers": 1.5, "batch 8 over transformers": 2.0},
+         "cuda": {"batch 1 over transformers": 5.0, "gpt2-xl, batch 1: share of bandwidth": 0.6}}
+
+
+def bandwidth(device):
+    """Bytes a second, read and written together, of a copy of 1 GB in memory; the best of ten."""
+    source = torch.ones(2**28, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / min(timed(lambda: target.copy_(source), device) for _ in range(10))
+
+
+def ratio(seconds, ours, theirs):
+    rounds = [b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
+    return dict(median=statistics.median(rounds), rounds=rounds)
 
 
 def main():
@@ -27,9 +45,10 @@ def main():
     p.add_argument("--n_head", type=int, default=12)
     p.add_argument("--n_embd", type=int, default=768)
     p.add_argument("--vocab_size", type=int, default=50257)
+    p.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     p.add_argument("--prompt_tokens", type=int, default=32)
-    p.add_argument("--new_tokens", type=int, default=512)
-    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--new_tokens", type=int, default=128)
+    p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--out", help="write the JSON here too")
     cli.add_machine_flags(p)
     args = p.parse_args()
@@ -43,35 +62,53 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         plain.save_pretrained(folder)
         hf = AutoModelForCausalLM.from_pretrained(folder).to(device).eval()
-    ours = copy.deepcopy(plain).to(getattr(torch, dtype))
-    prompt = torch.randint(args.vocab_size, (1, args.prompt_tokens), device=device)
-    new = args.new_tokens
-    sides = {"tenk": lambda: ours.generate(prompt, new), "tenk float32": lambda: plain.generate(prompt, new),
-             "transformers": lambda: hf.generate(prompt, attention_mask=torch.ones_like(prompt),
-                                                 max_new_tokens=new, min_new_tokens=new,
-                                                 do_sample=True, top_k=0, pad_token_id=0)}
-    hf_bf16 = copy.deepcopy(hf).to(getattr(torch, dtype))
-    if dtype != "float32":
-        sides[f"transformers {dtype}"] = lambda: hf_bf16.generate(
-            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=new, min_new_tokens=new,
-            do_sample=True, top_k=0, pad_token_id=0)
-    if args.nanogpt:
-        nano = load_module(os.path.join(args.nanogpt, "model.py"), "nanogpt_model")
-        theirs = nano.GPT(nano.GPTConfig(block_size=1024, vocab_size=args.vocab_size,
-                                         n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd,
-                                         dropout=0.0, bias=True)).to(device).eval()
-        state = {"transformer." + k: v for k, v in plain.state_dict().items()} | {"lm_head.weight": plain.wte.weight}
-        theirs.load_state_dict(state, strict=False)
-        sides["nanoGPT"] = lambda: theirs.generate(prompt, new)
-    seconds = alternate(sides, args.rounds, device, warmup=0)
-    ratios = {name: statistics.median(b / a for a, b in zip(seconds["tenk"], s, strict=True))
-              for name, s in seconds.items() if name != "tenk"}
-    finish(dict(what="generate, batch 1", new_tokens=new, prompt_tokens=args.prompt_tokens, dtype=dtype,
+    ours, theirs = {"float32": plain}, {"float32": hf}
+    for models in (ours, theirs):
+        models.setdefault(dtype, copy.deepcopy(models["float32"]).to(getattr(torch, dtype)))
+    new, records = args.new_tokens, []
+    for batch in args.batch:
+        prompt = torch.randint(args.vocab_size, (batch, args.prompt_tokens), device=device)
+        sides = {}
+        for kind, model in ours.items():
+            sides[f"tenk {kind}"] = lambda m=model, x=prompt: m.generate(x, new)
+        for kind, model in theirs.items():
+            sides[f"transformers {kind}"] = lambda m=model, x=prompt: m.generate(
+                x, attention_mask=torch.ones_like(x), max_new_tokens=new, min_new_tokens=new, do_sample=True, top_k=0,
+                pad_token_id=0)
+        if args.nanogpt:
+            sides["nanoGPT float32"] = nanogpt(args, plain, prompt)
+        print(f"batch {batch}", flush=True)
+        seconds = alternate(sides, args.rounds, device)
+        rates = {name: batch * new / statistics.median(s) for name, s in seconds.items()}
+        mine = f"tenk {dtype}"
+        weights = sum(p.nbytes for name, p in ours[dtype].named_parameters() if name != "wpe.weight")
+        records.append(dict(
+            batch=batch, tokens_per_second=rates,
+            over={name: ratio(seconds, mine, name) for name in seconds if not name.startswith("tenk")},
+            like_for_like={kind: ratio(seconds, f"tenk {kind}", f"transformers {kind}") for kind in ours},
+            share_of_bandwidth=weights * rates[mine] / batch / bandwidth(device) if device.type == "cuda" else None))
+    figures = {}
+    for r in records:
+        figures[f"batch {r['batch']} over transformers"] = r["over"]["transformers float32"]["median"]
+        if (args.n_layer, args.n_embd) == (48, 1600):
+            figures[f"gpt2-xl, batch {r['batch']}: share of bandwidth"] = r["share_of_bandwidth"]
+    goals = {kind: {name: dict(figure=f, limit=limit, reached=None if f is None else f >= limit)
+                    for name, limit in limits.items()
+                    for f in [figures.get(name) if kind == device.type else None]} for kind, limits in GOALS.items()}
+    not_measured = [f"{name} ({kind})" for kind, g in goals.items() for name, x in g.items() if x["figure"] is None]
+    finish(dict(what="generate", new_tokens=new, prompt_tokens=args.prompt_tokens, dtype=dtype,
                 shape=dict(n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd, vocab_size=args.vocab_size),
-                tokens_per_second={name: new / statistics.median(s) for name, s in seconds.items()},
-                speedup_over=ratios, float32_speedup_over_transformers=statistics.median(
-                    b / a for a, b in zip(seconds["tenk float32"], seconds["transformers"], strict=True)),
-                machine=machine(device)), args.out)
+                records=records, goals=goals, not_measured=not_measured, machine=machine(device)), args.out)
+
+
+def nanogpt(args, plain, prompt):
+    nano = load_module(os.path.join(args.nanogpt, "model.py"), "nanogpt_model")
+    theirs = nano.GPT(nano.GPTConfig(block_size=1024, vocab_size=args.vocab_size, n_layer=args.n_layer,
+                                     n_head=args.n_head, n_embd=args.n_embd, dropout=0.0, bias=True))
+    state = {"transformer." + k: v for k, v in plain.state_dict().items()} | {"lm_head.weight": plain.wte.weight}
+    theirs.load_state_dict(state)
+    theirs.to(prompt.device).eval()
+    return lambda: theirs.generate(prompt, args.new_tokens)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """
-Our training step against nanoGPT's: same shape, same batch, one process, alternating; medians and ratios as JSON.
+Our training step against nanoGPT's and transformers': same shape, weights, batch and process, alternating; JSON out.
 
-    git clone https://github.com/karpathy/nanoGPT elsewhere/nanoGPT
-    python bench/train.py --nanogpt elsewhere/nanoGPT                       # 12 layers x 768, GPT-2's vocabulary
+    python bench/train.py --nanogpt CHECKOUT      # of github.com/karpathy/nanoGPT; 12 layers x 768, GPT-2's vocabulary
 
-A step is what either trainer does between two batches: forward, backward, clipping, AdamW. Each side runs as its
-train.py would on this device: nanoGPT in float32 on a CPU (it has autocast on GPUs only), ours in the precision that
---dtype auto picks; nanoGPT with glibc's allocator as it is, ours with freed blocks kept (cli.keep_freed_memory).
+A step is what a trainer does between two batches: forward, backward, clipping, optimizer. tenk steps as its train.py
+does, in the precision of --dtype auto and, on a CPU, with freed blocks kept (cli.keep_freed_memory); nanoGPT as its
+own, in float32 on a CPU, where it has no autocast; GPT2LMHeadModel as transformers' Trainer drives it: autocast to our
+precision, sdpa, fused AdamW, and the biases that it always has.
+
+Before any time is taken, the first losses have to agree, and so do the gradients of the embedding: at random weights
+any model's loss is about ln(vocabulary), also a wrong one's.
 """
 import argparse
 import contextlib
@@ -17,6 +20,7 @@ import pathlib
 import platform
 import statistics
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -24,6 +28,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import torch
 
 import cli
+import objective
+import optimizer
 from model import GPT, GPTConfig
 
 
@@ -40,23 +46,24 @@ def machine(device):
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
     return dict(date=time.strftime("%Y-%m-%d"), cpu=cpu, threads=torch.get_num_threads(),
                 torch=torch.__version__, python=platform.python_version(),
+                transformers=getattr(sys.modules.get("transformers"), "__version__", None),
                 gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None)
 
 
 def timed(function, device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     began = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - began
 
 
-def alternate(functions, rounds, device, warmup=1):
+def alternate(functions, rounds, device, warmup=1, again=False):
     """
     Seconds per call, {name: [one per round]}; the order turns round each time, so that drift hits all alike. Only sides
-    whose name begins with "tenk" run with our setting of the allocator.
+    whose name begins with "tenk" run with our setting of the allocator. again: before each timed call another, which
+    gets back from the system what the side before gave up: a step in the middle of a run.
     """
     for _ in range(warmup):
         for name, function in functions.items():
@@ -66,73 +73,131 @@ def alternate(functions, rounds, device, warmup=1):
     for i in range(rounds):
         for name in list(functions) if i % 2 == 0 else reversed(list(functions)):
             cli.keep_freed_memory(name.startswith("tenk"))
+            if again:
+                functions[name]()
             seconds[name].append(timed(functions[name], device))
             print(f"  round {i + 1}/{rounds}  {name:<14} {seconds[name][-1]:.3f} s", flush=True)
     return seconds
 
 
+def limits(device, dtype):
+    """What the machine can do: FLOP/s of a large matmul, bytes/s of a large copy, read and written; best of five."""
+    size, n = (2**30, 8192) if device.type == "cuda" else (2**27, 2048)
+    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
+    source, target = torch.zeros(2, size, dtype=torch.uint8, device=device)
+    product, copy = (min(timed(f, device) for _ in range(6)) for f in (lambda: a @ b, lambda: target.copy_(source)))
+    return dict(matmul_flop_per_second=2 * n**3 / product, copy_bytes_per_second=2 * size / copy, dtype=str(dtype)[6:])
+
+
 def finish(result, path):
-    print(json.dumps(result, indent=1))
+    text = json.dumps(result, indent=1)
+    print(text)
     if path:
-        with open(path, "w") as f:
-            json.dump(result, f, indent=1)
+        pathlib.Path(path).write_text(text + "\n")
 
 
-def step_function(model, optimizer, x, y, autocast, loss_of):
+def step_function(model, optimizers, x, y, autocast, loss_of):
     def step():
         with autocast():
             loss = loss_of(model, x, y)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for o in optimizers if isinstance(optimizers, list) else [optimizers]:
+            o.step()
+            o.zero_grad(set_to_none=True)
         return loss.detach()
     return step
 
 
+def build(args, shape, trainer, device, dtype):
+    """{side: (model, loss_of, optimizers, autocast)}, and {side: why it is missing}."""
+    autocast = contextlib.nullcontext if dtype == torch.float32 else lambda: torch.autocast(device.type, dtype)
+    sides, missing = {}, {} if args.nanogpt else {"nanoGPT": "no --nanogpt"}
+    for i, name in enumerate(args.optimizer):
+        torch.manual_seed(0)
+        ours = GPT(GPTConfig(**shape)).to(device)
+        flags = trainer.flags().parse_args(["--optimizer", name, "--lr", "6e-4", "--weight_decay", "0.1"])
+        sides[f"tenk {name}" if i else "tenk"] = (  # the sum over the batch, divided by what counts in it
+            ours, lambda m, x, y: objective.token_losses(m, dict(x=x, y=y), None, None)[0] / (y >= 0).sum(),
+            optimizer.make(ours, flags, device), autocast)
+    if args.nanogpt:
+        nano = load_module(os.path.join(args.nanogpt, "model.py"), "nanogpt_model")
+        theirs = nano.GPT(nano.GPTConfig(**shape)).to(device)
+        theirs.load_state_dict({"transformer." + k: v for k, v in ours.state_dict().items()} |
+                               {"lm_head.weight": ours.wte.weight})
+        sides["nanoGPT"] = (theirs, lambda m, x, y: m(x, y)[1],
+                            theirs.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type),
+                            autocast if device.type == "cuda" else contextlib.nullcontext)
+    try:
+        from transformers import GPT2LMHeadModel
+        with tempfile.TemporaryDirectory() as folder:
+            ours.save_pretrained(folder)
+            hf = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa").to(device).train()
+        sides["transformers"] = (hf, lambda m, x, y: m(input_ids=x, labels=x, use_cache=False).loss,  # it shifts them
+                                 torch.optim.AdamW(hf.parameters(), lr=5e-5, fused=True), autocast)
+    except ImportError as e:
+        missing["transformers"] = str(e)
+    return sides, missing
+
+
+def check(sides, x, y, exact):
+    """{side: its first loss}; ends the run if they, or the embedding's gradients, differ from ours."""
+    losses, ours = {}, None
+    for name, (model, loss_of, _, autocast) in sides.items():
+        with autocast():
+            loss = loss_of(model, x, y)
+        loss.backward()
+        grad, losses[name] = next(p for p in model.parameters() if p.dim() == 2).grad.float(), loss.item()  # wte's
+        model.zero_grad(set_to_none=True)
+        ours = grad if ours is None else ours
+        gaps = abs(losses[name] / losses["tenk"] - 1), float((grad - ours).norm() / ours.norm())
+        if not (gaps[0] <= (1e-3 if exact else 2e-2) and gaps[1] <= (1e-2 if exact else 5e-2)):
+            sys.exit(f"{name} is another model: its first loss is {losses[name]:.5f}, ours {losses['tenk']:.5f}; its "
+                     f"gradient of the embedding differs by {gaps[1]:.2g} of its norm. No speed is reported.")
+    return losses
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--nanogpt", required=True, help="a checkout of nanoGPT")
-    p.add_argument("--n_layer", type=int, default=12)
-    p.add_argument("--n_head", type=int, default=12)
-    p.add_argument("--n_embd", type=int, default=768)
-    p.add_argument("--vocab_size", type=int, default=50257)
-    p.add_argument("--seq_len", type=int, default=1024)
-    p.add_argument("--micro_batch", type=int, default=4)
+    p.add_argument("--nanogpt", help="a checkout of nanoGPT; left out without")
+    for name, value in dict(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, seq_len=1024).items():
+        p.add_argument("--" + name, type=int, default=value)
+    p.add_argument("--micro_batch", type=int, help="sequences a step [16 on a GPU, 4 elsewhere]")
+    p.add_argument("--optimizer", nargs="+", default=["adamw", "muon"], help="ours; the first is `tenk`")
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--compile", type=int, choices=(0, 1), default=0, help="torch.compile, for both")
+    p.add_argument("--compile", type=int, choices=(0, 1), help="torch.compile, for all [1 on a GPU, 0 elsewhere]")
     p.add_argument("--out", help="write the JSON here too")
     cli.add_machine_flags(p)
     args = p.parse_args()
     device = cli.choose_device(args.device)
-    dtype = cli.choose_dtype(args.dtype, device)
-    nano = load_module(os.path.join(args.nanogpt, "model.py"), "nanogpt_model")
+    dtype, gpu = getattr(torch, cli.choose_dtype(args.dtype, device)), device.type == "cuda"
+    compiled = gpu if args.compile is None else bool(args.compile)
+    torch.set_float32_matmul_precision("high" if gpu else "highest")  # as our train.py and nanoGPT's do
     shape = dict(n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd,
                  vocab_size=args.vocab_size, block_size=args.seq_len, bias=False, dropout=0.0)
-    torch.manual_seed(0)
-    ours, theirs = GPT(GPTConfig(**shape)).to(device), nano.GPT(nano.GPTConfig(**shape)).to(device)
-    x, y = torch.randint(args.vocab_size, (2, args.micro_batch, args.seq_len), device=device)
-    decayed = [p for p in ours.parameters() if p.dim() >= 2]
-    rest = [p for p in ours.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=rest, weight_decay=0.0)],
-                                  lr=6e-4, betas=(0.9, 0.95), fused=True)
-    ours_autocast = ((lambda: torch.autocast(device.type, getattr(torch, dtype))) if dtype != "float32"
-                     else contextlib.nullcontext)
-    nano_autocast = ((lambda: torch.autocast("cuda", torch.bfloat16)) if device.type == "cuda"
-                     else contextlib.nullcontext)
-    steps = {
-        "tenk": step_function(torch.compile(ours) if args.compile else ours, optimizer,
-                              x, y, ours_autocast, lambda m, x, y: m(x, y)[1]),
-        "nanoGPT": step_function(torch.compile(theirs) if args.compile else theirs,
-                                 theirs.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type),
-                                 x, y, nano_autocast, lambda m, x, y: m(x, y)[1])}
-    seconds = alternate(steps, args.rounds, device)
-    tokens = args.micro_batch * args.seq_len
-    ratios = [b / a for a, b in zip(seconds["tenk"], seconds["nanoGPT"], strict=True)]
-    finish(dict(what="training step", shape=shape, micro_batch=args.micro_batch,
-                compile=bool(args.compile), dtype=dtype,
-                tokens_per_second={name: tokens / statistics.median(s) for name, s in seconds.items()},
-                speedup_over_nanogpt=statistics.median(ratios), ratios=ratios, machine=machine(device)), args.out)
+    trainer = load_module(os.path.join(os.path.dirname(cli.__file__), "train.py"), "tenk_train")
+    sides, missing = build(args, shape, trainer, device, dtype)
+    flops, peak = trainer.training_flops(sides["tenk"][0], args.seq_len), trainer.peak_flops(device)
+    x = torch.randint(args.vocab_size, (args.micro_batch or (16 if gpu else 4), args.seq_len), device=device)
+    y = torch.cat([x[:, 1:], torch.full_like(x[:, :1], -1)], 1)  # -1: nothing to learn, for nanoGPT and for us
+    losses = check(sides, x, y, dtype == torch.float32)
+    steps = {k: step_function(torch.compile(model) if compiled else model, optimizers, x, y, autocast, loss_of)
+             for k, (model, loss_of, optimizers, autocast) in sides.items()}
+    n = 10 if gpu else 1  # steps in a row: the host may run ahead, as in training
+    seconds = alternate({k: lambda f=f: [f() for _ in range(n)] for k, f in steps.items()}, args.rounds, device,
+                        again=not gpu)
+    speed = {name: n * x.numel() / statistics.median(s) for name, s in seconds.items()}
+    ours = seconds.pop("tenk")
+    ratios = {name: [b / a for a, b in zip(ours, s, strict=True)] for name, s in seconds.items()}
+    over = {name: statistics.median(r) for name, r in ratios.items()}
+    mfu = speed["tenk"] * flops / peak if peak else None
+    goals = [("MFU", mfu, 0.45), ("over nanoGPT", over.get("nanoGPT") if compiled else None, 1.25)] if gpu else [
+        ("over nanoGPT", over.get("nanoGPT"), 3.0), ("over transformers", over.get("transformers"), 1.5)]
+    finish(dict(what="training step", shape=shape, micro_batch=len(x), compile=compiled, dtype=str(dtype)[6:],
+                optimizer=args.optimizer, first_losses=losses, not_measured=missing, tokens_per_second=speed,
+                speedup_over=over, ratios=ratios, flops_per_token=flops, mfu=mfu,
+                goals={name: dict(figure=f, limit=limit, reached=f and f >= limit) for name, f, limit in goals},
+                limit=limits(device, dtype), machine=machine(device)), args.out)
 
 
 if __name__ == "__main__":

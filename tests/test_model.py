@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import lora
 import train
-from model import GPT, SIZES, GPTConfig
+from model import GPT, SIZES, GPTConfig, reordered_weights
 
 SHAPES = [dict(vocab_size=50257, n_positions=128, n_layer=2, n_head=4, n_embd=64),
           dict(vocab_size=1003, n_positions=77, n_layer=3, n_head=3, n_embd=36),
@@ -166,6 +166,49 @@ def test_sampling_respects_top_k_top_p_and_the_seed():
         minlength=101) / 20000
     expected = model(idx[:1])[0][0, -1].softmax(-1)
     assert (counts - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["plain", "nf4"])
+def test_compiled_steps_give_the_same_tokens(kind):
+    model, idx = tiny(seed=4, n_embd=64, n_layer=1, block_size=24), torch.arange(21).view(3, 7)
+    for p in model.parameters():
+        p.data += 0.15 * torch.randn_like(p)
+    if kind == "nf4":
+        lora.add_lora(model, rank=2, quantize="nf4")
+        for adapter in lora.adapters(model).values():
+            adapter.lora_B.data.normal_(0, 0.05)
+    free = model.generate(idx, 40, temperature=0)  # past block_size: the window is read again
+    ragged = dict(lengths=torch.tensor([7, 3, 1]))
+    for kwargs in (dict(temperature=0), ragged | dict(repetition_penalty=1.3, top_k=20, top_p=0.9),
+                   dict(temperature=0, stop_tokens=free[:, 10].tolist()), ragged | dict(stop_tokens=range(30))):
+        outs, streams = [], []
+        for how in (False, "aot_eager"):
+            streams.append([])
+            for on_token in (None, streams[-1].append):
+                outs.append(model.generate(idx, 40, generator=torch.Generator().manual_seed(3), compile=how,
+                                           on_token=on_token, **kwargs))
+        assert all(torch.equal(out, outs[0]) for out in outs)
+        assert all(torch.equal(torch.stack(s, 1), outs[0][:, 7:]) for s in streams)
+        if "stop_tokens" in kwargs:  # the steps up to the next look, at the 16th, were cut off again
+            assert outs[0].shape[1] < 47 and (outs[0].shape[1] - 7) % 16
+    kept = model.caches[0][0].data_ptr()
+    model.generate(idx, 3, compile="aot_eager")
+    assert model.caches[0][0].data_ptr() == kept, "a CUDA graph would be recorded anew"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_reordered_weights_multiply_alike_and_go_when_done(dtype):
+    model = tiny(n_embd=64).to(dtype)
+    few, many = torch.randint(101, (3, 1)), torch.randint(101, (3, 5))
+    with torch.no_grad():
+        expected = [model(x)[0] for x in (few, many)]
+        with pytest.raises(KeyboardInterrupt), reordered_weights(model, 3, True):
+            for x, logits in zip((few, many), expected, strict=True):
+                assert torch.allclose(model(x)[0], logits, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
+            raise KeyboardInterrupt
+    assert not any({"forward", "head"} & m.__dict__.keys() for m in model.modules())
+    sampled = [model.generate(few, 12, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert torch.equal(*sampled) and not any({"forward", "head"} & m.__dict__.keys() for m in model.modules())
 
 
 def test_dropout_only_in_training():

@@ -1,5 +1,6 @@
 """train.py as a user runs it: exact resume, ranks, schedules, optimizers, the guard, checkpoints."""
 import json
+import math
 import os
 import random
 import shutil
@@ -206,6 +207,70 @@ def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices(kind):
             (48, 16), (16, 16), (64, 16), (16, 64)}
     decayed = {p for o in optimizers for g in o.param_groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {p for p in model.parameters() if p.dim() == 2}
+
+
+def test_recomputed_activations_give_the_same_losses_bit_for_bit(corpus, tmp_path):
+    base = ["--data", corpus, "--steps", 6, *TINY, *EXACT, "--dropout", "0.1", "--optimizer", "muon"]
+    for recompute in (0, 1):
+        run("train.py", "--out", tmp_path / str(recompute), *base, "--recompute", recompute)
+    assert log_of(tmp_path / "0") == log_of(tmp_path / "1")
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("packed", [False, True], ids=["windows", "packed"])
+def test_training_compiles_without_a_graph_break(packed, recompute):
+    """fullgraph=True raises at the first; losses and gradients are those of the model as it is."""
+    torch.manual_seed(0)
+    torch._dynamo.reset()  # what other tests compiled counts against a limit
+    model = GPT(GPTConfig(101, 64, 2, 2, 64))
+    model.recompute = recompute
+    idx = torch.randint(101, (3, 64))
+    documents = torch.arange(64).expand(3, 64) // 20 if packed else None
+    found = []
+    for forward in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        with torch.autocast("cpu", torch.bfloat16):
+            _, loss = forward(idx, idx, reduction="sum", documents=documents)
+        loss.backward()
+        found.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
+        model.zero_grad(set_to_none=True)
+    (loss, gradients), (compiled, others) = found
+    assert compiled == pytest.approx(loss, rel=1e-5) and len(gradients) == len(others) > 0
+    assert all((a - b).norm() <= 0.02 * a.norm() + 1e-9 for a, b in zip(gradients, others, strict=True))
+
+
+@pytest.mark.parametrize("matrices", [1, 2, 7])
+def test_muon_in_batches_is_torchs_one_by_one(matrices, monkeypatch):
+    """Up to bfloat16's rounding, in which both iterate; the moments, which do not, are the same."""
+    torch.manual_seed(0)
+    shapes = [(48, 16), (16, 16), (64, 16), (16, 64)]
+    ours = [torch.nn.Parameter(0.02 * torch.randn(s)) for s in shapes * matrices]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    monkeypatch.setattr(optimizer.Muon, "BATCH", 3000)
+    ours_optimizer = optimizer.Muon([dict(params=ours)], 0.02, 0.1, 0.95)
+    theirs_optimizer = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95,
+                                        adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        ours_optimizer.step()
+        theirs_optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert (p - q).abs().max() < 0.05 * 0.2 * 0.02 * 3
+        assert torch.equal(ours_optimizer.state[p]["momentum_buffer"], theirs_optimizer.state[q]["momentum_buffer"])
+    whole, parts = torch.nn.Parameter(torch.zeros(48, 16)), [torch.nn.Parameter(torch.zeros(16, 16)) for _ in range(3)]
+    whole.grad = torch.randn_like(whole)
+    for p, grad in zip(parts, whole.grad.chunk(3), strict=True):
+        p.grad = grad.clone()
+    for group in (dict(params=[whole], parts=3), dict(params=parts)):
+        optimizer.Muon([group], 0.02, 0.1, 0.95).step()
+    assert torch.equal(whole, torch.cat(parts)) and whole.any()
+    before = [p.detach().clone() for p in ours]
+    ours_optimizer.found_inf = torch.ones(())
+    for p in ours:
+        p.grad = torch.full_like(p, math.nan)
+    ours_optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(ours, before, strict=True))
 
 
 @pytest.mark.parametrize("name, tflops", [
