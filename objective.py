@@ -83,11 +83,20 @@ class Pretraining:
 
     count = tokens
 
+    def shape(self, step):
+        """
+        Rows and length of this step's windows, the same number of tokens always. At the beginning of a run from scratch
+        they are short: what can be learnt first is near, and attention costs less.
+        """
+        share, warmup = step / self.args.steps, self.args.seq_warmup
+        short = 4 if share < 0.4 * warmup else 2 if share < warmup else 1
+        return self.rows * short, self.T // short
+
     def micro_batches(self, step, rank, world):
-        first, end = rank * self.rows // world, (rank + 1) * self.rows // world
-        for i in range(first, end, self.args.micro_batch):
-            rows = range(i, min(i + self.args.micro_batch, end))
-            x, y = self.corpus.batch(step, rows, self.T, self.rows, self.args.seed)
+        rows, T = self.shape(step)
+        first, end, size = rank * rows // world, (rank + 1) * rows // world, self.args.micro_batch * self.T // T
+        for i in range(first, end, size):
+            x, y = self.corpus.batch(step, range(i, min(i + size, end)), T, rows, self.args.seed)
             yield to_device(dict(x=x, y=y), self.device)
 
     def losses(self, forward, micro):
@@ -102,8 +111,8 @@ class Pretraining:
 
     def documents(self, step):
         """The names of what is in the batch of this step."""
-        places = self.corpus.windows(step, range(self.rows), self.T, self.rows, self.args.seed)
-        return self.corpus.documents("train", places, self.T)
+        rows, T = self.shape(step)
+        return self.corpus.documents("train", self.corpus.windows(step, range(rows), T, rows, self.args.seed), T)
 
 
 class Supervised:

@@ -29,7 +29,8 @@ def make(model, args, device):
         joint = {n: p for n, p in matrices.items() if n.endswith("c_attn.weight")}
         groups = [dict(params=[p for n, p in matrices.items() if n not in joint])]
         groups += [dict(params=list(joint.values()), parts=3)] if joint else []  # queries, keys and values
-        optimizers.append(Muon(groups, args.lr, args.weight_decay, args.momentum))
+        dtype = torch.float32 if args.dtype == "float32" else torch.bfloat16
+        optimizers.append(Muon(groups, args.lr, args.weight_decay, args.momentum, dtype))
     owned = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
     assert sorted(owned) == sorted(map(id, named.values())), "every parameter belongs to exactly one optimizer"
     return optimizers
@@ -50,8 +51,9 @@ class Muon(torch.optim.Optimizer):
 
     BATCH = 2**26  # elements at a time: 128 MB in bfloat16, and a few times that while it runs
 
-    def __init__(self, groups, lr, weight_decay, momentum):
+    def __init__(self, groups, lr, weight_decay, momentum, dtype=torch.bfloat16):
         super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, momentum=momentum, parts=1))
+        self.dtype = dtype  # of the iteration
 
     @torch.no_grad()
     def step(self):
@@ -74,7 +76,7 @@ class Muon(torch.optim.Optimizer):
             buffer, grad = self.state[p]["momentum_buffer"], torch.where(keep > 0, p.grad, 0)
             buffer.lerp_(grad, (1 - momentum) * keep)
             grad.lerp_(buffer, momentum)  # Nesterov's: as if the next gradient were this one
-            matrices += [m if m.shape[0] <= m.shape[1] else m.t() for m in grad.chunk(parts)]
+            matrices += [m if m.shape[0] <= m.shape[1] else m.t() for m in grad.to(self.dtype).chunk(parts)]
         lr_of_update = 0.2 * math.sqrt(matrices[0].shape[1]) * lr
         updates = shared(matrices, orthogonalize).split(parts)
         for p, update in zip(params, updates, strict=True):
@@ -98,10 +100,9 @@ def shared(matrices, function):
 
 def orthogonalize(x):
     """
-    x (N, m, n), m <= n, -> bfloat16 of the same shape: x with its singular values near 1 (0.7 to 1.2). Five steps of a
-    Newton-Schulz iteration whose quintic pulls small singular values up fast, where the textbook's is exact and slow.
+    x (N, m, n), m <= n, -> x with its singular values near 1 (0.7 to 1.2). Five steps of a Newton-Schulz iteration
+    whose quintic pulls small singular values up fast, where the textbook's is exact and slow.
     """
-    x = x.bfloat16()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         a = x @ x.mT

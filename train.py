@@ -50,9 +50,9 @@ PEAK_TFLOPS = {
     "RTX 4070 Ti SUPER": 88, "RTX 4070 Ti": 80, "RTX 4070 SUPER": 71, "RTX 4070": 58, "RTX 4060 Ti": 44,
     "RTX 4060": 30, "RTX 3090 Ti": 80, "RTX 3090": 71}
 # a resumed run is the same run: these flags make its batches, its model and its steps
-FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "batch_tokens", "batch_size", "packing",
-         "train_on_prompt", "dpo_beta", "dpo_sft", "label_smoothing", "teacher_share", "temperature", "replay",
-         "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
+FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "seq_warmup", "batch_tokens",
+         "batch_size", "packing", "train_on_prompt", "dpo_beta", "dpo_sft", "label_smoothing", "teacher_share",
+         "temperature", "replay", "lora_rank", "lora_alpha", "lora_targets", "lora_dropout", "rslora", "quantize",
          "optimizer", "lr", "min_lr", "schedule", "warmup_steps", "decay_fraction", "steps",
          "weight_decay", "beta1", "beta2", "momentum", "grad_clip", "seed")
 # peak learning rates; Muon's from scratch is 0.1 / sqrt(n_embd), at GPT-2 124M Jordan's 0.02 in AdamW's measure
@@ -97,6 +97,8 @@ def flags():
                    "most 64k tokens; on a CPU 4k tokens [auto]")
     g.add_argument("--recompute", type=int, choices=(0, 1), help="activation checkpointing: keep each layer's input "
                    "only, a third more work [1 where nothing fits without]")
+    g.add_argument("--seq_warmup", type=cli.fraction, help="share of the steps with shorter windows, a quarter and "
+                   "then half of --seq_len, as many tokens [0.35 from scratch, otherwise 0]")
     g.add_argument("--epochs", type=cli.positive(float), help=f"passes over the data {EPOCHS}")
     g.add_argument("--steps", type=cli.positive(int), help="optimizer steps, rather than epochs")
     g.add_argument("--patience", type=cli.positive(int), help="stop after this many validations without a better one")
@@ -189,10 +191,14 @@ def read_args():
     return args, None
 
 
-def choose_recipe(args, kind):
-    """What the flags left open about the optimizer; bench/README.md says what each is worth."""
+def choose_recipe(args, kind, resumed):
+    """What the flags left open about the recipe; bench/README.md says what each is worth."""
     args.optimizer = args.optimizer or ("muon" if args.init == "scratch" else "adamw")
     args.schedule = args.schedule or ("wsd" if args.init == "scratch" else "cosine")
+    long = args.init == "scratch" and args.seq_len >= 64 and args.seq_len % 4 == 0 and not resumed
+    args.seq_warmup = (0.35 if long else 0.0) if args.seq_warmup is None else args.seq_warmup
+    if args.seq_warmup and args.seq_len % 4:
+        raise ValueError(f"--seq_warmup takes a quarter of --seq_len {args.seq_len}, which must be a multiple of 4")
     args.min_lr = (0.1 if args.schedule == "cosine" else 0.0) if args.min_lr is None else args.min_lr
     if args.optimizer == "muon" and args.init == "scratch":
         args.lr = args.lr or 0.1 / math.sqrt(args.n_embd)
@@ -486,7 +492,7 @@ def main():
     manifest = data.read_manifest(args.data)
     kind = manifest["kind"]
     model, tokenizer, source = build_model(args, kind, resumed)
-    choose_recipe(args, kind)
+    choose_recipe(args, kind, resumed)
     base_sha256 = lora.weights_sha256(model.origin) if model.origin else ""
     lineage = resumed and licence.read(resumed)
     if not lineage:

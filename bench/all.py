@@ -39,8 +39,12 @@ def commands(args, device):
                      [] if device == "cpu" else
                      ["--tokens", "100000000", "--n_layer", "12", "--n_head", "12", "--n_embd", "768", "--seq_len",
                       "1024", "--batch_tokens", "65536", "--our_batch_tokens", "65536"])])
-    missing = {} if args.filings else {"prepare": "no --filings"}
-    missing |= {} if args.data else {"to_loss": "no --data"}
+    if args.filings and args.data:
+        found["spikes"] = [args.data, "--raw", *args.filings, "--work", "runs/spikes" + "-quick" * args.quick,
+                           *(["--tokens", "300000", "--batch_tokens", "512", "--seq_len", "64", "--n_layer", "1",
+                              "--seeds", "0", "--eval_tokens", "1024"] if args.quick else [])]
+    missing = {} if args.filings else {"prepare": "no --filings", "spikes": "no --filings"}
+    missing |= {} if args.data else {"to_loss": "no --data", "spikes": "no --data"}
     return {k: [ROOT / f"bench/{k}.py", *v] for k, v in found.items() if k not in missing}, missing
 
 

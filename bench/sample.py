@@ -70,7 +70,7 @@ def main():
         prompt = torch.randint(args.vocab_size, (batch, args.prompt_tokens), device=device)
         sides = {}
         for kind, model in ours.items():
-            sides[f"tenk {kind}"] = lambda m=model, x=prompt: m.generate(x, new)
+            sides[f"tenk {kind}"] = lambda m=model, x=prompt: m.generate(x, new, compile=device.type == "cuda")
         for kind, model in theirs.items():
             sides[f"transformers {kind}"] = lambda m=model, x=prompt: m.generate(
                 x, attention_mask=torch.ones_like(x), max_new_tokens=new, min_new_tokens=new, do_sample=True, top_k=0,

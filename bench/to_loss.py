@@ -33,7 +33,7 @@ import cli
 import data
 
 ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = dict(optimizer="adamw", schedule="cosine", min_lr=0.1, warmup_steps=100, beta1=0.9, beta2=0.95,
+RECIPE = dict(optimizer="adamw", schedule="cosine", seq_warmup=0, min_lr=0.1, warmup_steps=100, beta1=0.9, beta2=0.95,
               weight_decay=0.1, grad_clip=1.0)
 SOURCES = "train.py", "optimizer.py", "objective.py", "model.py"
 

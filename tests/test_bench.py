@@ -59,6 +59,7 @@ def claims():
     return module
 
 
+@pytest.mark.slow
 def test_train(tmp_path, nanogpt):
     pytest.importorskip("transformers")
     run("bench/train.py", *SHAPE, "--nanogpt", nanogpt, "--rounds", "2", "--out", tmp_path / "out.json")
@@ -91,6 +92,7 @@ def test_sample(tmp_path, nanogpt):
     assert "batch 8 over transformers (cpu)" in result["not_measured"]
 
 
+@pytest.mark.slow
 def test_to_loss(tmp_path, nanogpt, corpus):
     command = ["bench/to_loss.py", corpus, "--work", tmp_path / "runs", "--tokens", "1024", "--seeds", "0", "--lrs",
                "1e-3", "--n_layer", "1", "--n_head", "2", "--n_embd", "32", "--seq_len", "64", "--batch_tokens", "256",
@@ -104,6 +106,19 @@ def test_to_loss(tmp_path, nanogpt, corpus):
     assert seed["reached"] == (seed["difference"] <= 0)
     assert seed["seconds_ratio"] > 0 and result["best_lr"] == 1e-3
     assert "..." not in run(*command).stdout  # what is there is not trained again
+
+
+@pytest.mark.slow
+def test_spikes(tmp_path, corpus):
+    """Of 501 steps the one but last is poisoned, and its loss shows it."""
+    (tmp_path / "filing.htm").write_text("<ix:nonFraction name='us-gaap:Assets'>1</ix:nonFraction>" * 2000)
+    run("bench/spikes.py", corpus, "--raw", tmp_path / "filing.htm", "--work", tmp_path / "runs", "--seeds", "0",
+        "--tokens", 501 * 64, "--batch_tokens", "64", "--seq_len", "32", "--n_layer", "1", "--n_embd", "32",
+        "--eval_tokens", "1024", "--out", tmp_path / "out.json")
+    clean, poisoned = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [step for step, _ in clean["curve"]] == [0, 100, 200, 300, 400, 500, 501]
+    assert not clean["poisoned"] and poisoned["poisoned"] and clean["curve"][:5] == poisoned["curve"][:5]
+    assert clean["curve"][5] != poisoned["curve"][5] and poisoned["skipped"] == 0
 
 
 def test_table_of_the_readme_is_that_of_the_results(claims):
@@ -179,6 +194,7 @@ def test_qlora_measures_memory_in_a_process_of_its_own(tmp_path):
     assert 0 < json.loads(done.stdout)["peak"] < 1e9
 
 
+@pytest.mark.slow
 def test_prepare(tmp_path, filings):
     run("bench/prepare.py", *sorted(filings.iterdir())[:3], "--megabytes", "0.2", "--memory", "0.1", "--rounds", "1",
         "--workers", "1", "--tokenizer", "bpe:300", "--out", tmp_path / "out.json")

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import checkpoint
+import data
+import objective
 import optimizer
 import train
 from model import GPT, GPTConfig
@@ -181,6 +183,20 @@ def test_non_finite_steps_are_skipped_named_and_then_stop_the_run(corpus, tmp_pa
     assert done.returncode == 2 and "lower --lr" in done.stderr and done.stderr.count("\n") == 1
     entries = [e for e in log_of(tmp_path / "hot") if "skipped" in e]
     assert len(entries) == 5 and entries[-1]["skipped"] == 5 and all(e["documents"] for e in entries)
+
+
+def test_windows_are_short_at_the_beginning_of_a_run_from_scratch(corpus):
+    args = train.flags().parse_args(["--data", str(corpus), "--out", "o", "--steps", "100", "--seq_len", "64",
+                                     "--batch_tokens", "512", "--micro_batch", "2", "--seq_warmup", "0.5"])
+    args.eval_tokens = 1024
+    learn = objective.make(args, data.Tokenizer.load(corpus), torch.device("cpu"))
+    for step, (rows, T) in {0: (32, 16), 19: (32, 16), 20: (16, 32), 49: (16, 32), 50: (8, 64), 99: (8, 64)}.items():
+        whole = list(learn.micro_batches(step, 0, 1))
+        halves = [m for rank in range(2) for m in learn.micro_batches(step, rank, 2)]
+        for batch in (whole, halves):
+            assert torch.cat([m["x"] for m in batch]).shape == (rows, T) and batch[0]["x"].numel() == 2 * 64
+        assert torch.equal(*(torch.cat([m["y"] for m in batch]) for batch in (whole, halves)))
+        assert learn.count(step) == 512 and learn.documents(step)
 
 
 def test_schedules():
