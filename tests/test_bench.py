@@ -142,6 +142,7 @@ def test_table(tmp_path, claims):
     assert "by arithmetic | – | **14.8 hours** |" in table
 
 
+@pytest.mark.slow
 def test_kernels(tmp_path):
     pytest.importorskip("bitsandbytes")
     run("bench/kernels.py", "--shapes", "192x64", "--rows", "1", "4", "--rounds", "1", "--device", "cpu", "--dtype",
@@ -170,6 +171,7 @@ def test_a_wrong_product_ends_the_run():
     assert done.returncode == 1 and "tenk is wrong: 192x64" in done.stderr
 
 
+@pytest.mark.slow
 def test_qlora(tmp_path):
     pytest.importorskip("peft")
     pytest.importorskip("bitsandbytes")
@@ -185,6 +187,7 @@ def test_qlora(tmp_path):
     assert result["goals"]["QLoRA memory over PEFT's"]["reached"] is None
 
 
+@pytest.mark.slow
 def test_qlora_measures_memory_in_a_process_of_its_own(tmp_path):
     pytest.importorskip("peft")
     from model import GPT, GPTConfig
