@@ -197,6 +197,8 @@ def choose_recipe(args, kind, resumed):
     args.schedule = args.schedule or ("wsd" if args.init == "scratch" else "cosine")
     long = args.init == "scratch" and args.seq_len >= 64 and args.seq_len % 4 == 0 and not resumed
     args.seq_warmup = (0.35 if long else 0.0) if args.seq_warmup is None else args.seq_warmup
+    if args.seq_warmup and kind != "lm":
+        raise ValueError(f"--seq_warmup is about running text; {args.data} is of kind {kind}")
     if args.seq_warmup and args.seq_len % 4:
         raise ValueError(f"--seq_warmup takes a quarter of --seq_len {args.seq_len}, which must be a multiple of 4")
     args.min_lr = (0.1 if args.schedule == "cosine" else 0.0) if args.min_lr is None else args.min_lr

@@ -47,7 +47,7 @@ ROWS = [
     ("cpu", "train", "the same over transformers, as its Trainer steps, in our precision", "≥ 1.5", " ×",
      at("ratios", "transformers")),
     ("cpu", "train", "the same, ours: seconds with Muon over those with AdamW", "", " ×", at("ratios", "tenk muon")),
-    ("cpu", "sample", "generating 128 tokens, 124M, one text: over transformers, as both come", "≥ 1.5", " ×",
+    ("cpu", "sample", "generating, 124M, one text: over transformers, as both come", "≥ 1.5", " ×",
      generating(1, "over", "transformers float32")),
     ("cpu", "sample", "the same, both in our precision", "", " ×", generating(1, "like_for_like", None)),
     ("cpu", "sample", "the same over nanoGPT", "", " ×", generating(1, "over", "nanoGPT float32")),

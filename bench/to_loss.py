@@ -91,6 +91,7 @@ def gate(args, steps=20):
     theirs.load_state_dict(state)
     source = ast.parse(pathlib.Path(args.nanogpt, "train.py").read_text()).body
     rate = dict(math=math, learning_rate=lr, min_lr=lr * RECIPE["min_lr"], warmup_iters=4, lr_decay_iters=steps)
+    # its train.py can't be imported, for it would train; of it only this function is run
     exec(compile(ast.Module([f for f in source if getattr(f, "name", "") == "get_lr"], []), "get_lr", "exec"), rate)
     optimizer = theirs.configure_optimizers(RECIPE["weight_decay"], lr, (RECIPE["beta1"], RECIPE["beta2"]), "cpu")
     corpus, losses = data.TokenData(args.data, verify=False), []

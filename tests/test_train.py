@@ -185,6 +185,44 @@ def test_non_finite_steps_are_skipped_named_and_then_stop_the_run(corpus, tmp_pa
     assert len(entries) == 5 and entries[-1]["skipped"] == 5 and all(e["documents"] for e in entries)
 
 
+def test_the_micro_batch_follows_the_free_memory(monkeypatch):
+    """On a GPU that is not there: 12 GB of which 3 are taken, and one with room for nothing."""
+    config, device = GPTConfig(50257, 1024, 12, 12, 768, bias=False), torch.device("cuda")
+    args = train.flags().parse_args(["--seq_len", "1024", "--optimizer", "muon", "--dtype", "bfloat16"])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    found = {}
+    for free in (9, 4, 3.25):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free * 2**30, 12 * 2**30))
+        args.recompute = None
+        found[free] = train.choose_room(args, config, "lm", device), args.recompute
+    assert found[9][0] > found[4][0] > 0 and found[9][1] == 0
+    assert found[3.25][0] > 0 and found[3.25][1] == 1  # one does not fit as it is, recomputed it does
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 12 * 2**30))
+    with pytest.raises(ValueError, match="not even one sequence"):
+        train.choose_room(args, config, "lm", device)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_an_overflow_of_scaled_gradients_skips_the_step_on_the_device(kind):
+    """float16's scaler and our optimizers, as the loop calls them: nothing moves, and the scale comes down."""
+    model, scaler = GPT(GPTConfig(101, 32, 1, 2, 16)), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    args = train.flags().parse_args(["--optimizer", kind, "--lr", "1e-2", "--weight_decay", "0.1"])
+    optimizers, idx = optimizer.make(model, args, torch.device("cpu")), torch.randint(101, (2, 32))
+    for factor, moves, scale in ((1.0, True, 1024.0), (math.inf, False, 512.0), (1.0, True, 512.0)):
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        scaler.scale(model(idx, idx)[1] * factor).backward()
+        for o in optimizers:
+            scaler.unscale_(o)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for o in optimizers:
+            o.found_inf = 1 - norm.isfinite().float()
+            o.step()
+            o.zero_grad(set_to_none=True)
+        scaler.update()
+        assert scaler.get_scale() == scale
+        assert all(torch.equal(p, before[n]) != moves for n, p in model.named_parameters() if n != "wpe.weight")
+
+
 def test_windows_are_short_at_the_beginning_of_a_run_from_scratch(corpus):
     args = train.flags().parse_args(["--data", str(corpus), "--out", "o", "--steps", "100", "--seq_len", "64",
                                      "--batch_tokens", "512", "--micro_batch", "2", "--seq_warmup", "0.5"])
