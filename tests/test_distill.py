@@ -353,6 +353,7 @@ def test_flags_that_cannot_be(tmp_path, flags, error):
 # Ends
 
 
+@pytest.mark.slow
 def test_killed_and_continued(tmp_path):
     """However often it is killed: whoever was answered is not asked again, and what comes out is the same."""
     path = prompts_file(tmp_path, some(300))

@@ -513,6 +513,7 @@ def walk_through():
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 
 
+@pytest.mark.slow
 def test_the_walk_through(corpus, trained, tmp_path, monkeypatch, capsys):
     """Every command, on the tiny model, for a few steps."""
     monkeypatch.chdir(tmp_path)

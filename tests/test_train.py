@@ -58,9 +58,9 @@ def test_a_run_learns_and_is_a_hugging_face_model(trained, corpus):
     assert theirs.config.eos_token_id == our_tokenizer.end_of_text == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("flags", [["--optimizer", "adamw"],
-                                   ["--optimizer", "muon", "--schedule", "wsd", "--dropout", "0.1"]],
-                         ids=["adamw", "muon-wsd-dropout"])
+@pytest.mark.parametrize("flags", [
+    pytest.param(["--optimizer", "adamw"], id="adamw", marks=pytest.mark.slow),
+    pytest.param(["--optimizer", "muon", "--schedule", "wsd", "--dropout", "0.1"], id="muon-wsd-dropout")])
 def test_resume_is_exact(corpus, tmp_path, flags):
     base = ["--data", corpus, "--steps", 12, *TINY, *EXACT, *flags]
     run("train.py", *base, "--out", tmp_path / "whole")
@@ -117,6 +117,7 @@ def kill_and_compare(corpus, tmp_path, kills, steps, rng):
     return in_write
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_a_few_times(corpus, tmp_path):
     kill_and_compare(corpus, tmp_path, kills=3, steps=15, rng=random.Random(0))
 
@@ -140,6 +141,7 @@ def test_two_ranks_and_any_accumulation_give_the_same_losses(corpus, tmp_path):
                 assert key not in a or abs(a[key] - b[key]) <= 1e-5 * a[key], (other, a, b)
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_together_and_resume(corpus, tmp_path):
     base = ["--data", corpus, "--steps", 24, *TINY, *EXACT]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
