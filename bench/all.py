@@ -39,12 +39,15 @@ def commands(args, device):
                      [] if device == "cpu" else
                      ["--tokens", "100000000", "--n_layer", "12", "--n_head", "12", "--n_embd", "768", "--seq_len",
                       "1024", "--batch_tokens", "65536", "--our_batch_tokens", "65536"])])
+    found["curves"] = [args.data, "--work", "runs/curves" + "-quick" * args.quick,
+                       *(["--steps", "4", "--batch_tokens", "512", "--seq_len", "64", "--n_layer", "1",
+                          "--eval_tokens", "1024", "--only", "again", "nudged"] if args.quick else [])]
     if args.filings and args.data:
         found["spikes"] = [args.data, "--raw", *args.filings, "--work", "runs/spikes" + "-quick" * args.quick,
                            *(["--tokens", "300000", "--batch_tokens", "512", "--seq_len", "64", "--n_layer", "1",
                               "--seeds", "0", "--eval_tokens", "1024"] if args.quick else [])]
     missing = {} if args.filings else {"prepare": "no --filings", "spikes": "no --filings"}
-    missing |= {} if args.data else {"to_loss": "no --data", "spikes": "no --data"}
+    missing |= {} if args.data else {k: "no --data" for k in ("to_loss", "curves", "spikes")}
     return {k: [ROOT / f"bench/{k}.py", *v] for k, v in found.items() if k not in missing}, missing
 
 
@@ -52,7 +55,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--nanogpt", help="a checkout of nanoGPT; left out without")
     p.add_argument("--filings", nargs="+", default=[], help="for prepare: files or folders")
-    p.add_argument("--data", help="for to_loss: a data directory of real filings")
+    p.add_argument("--data", help="for to_loss, curves and spikes: a data directory of real filings")
     p.add_argument("--quick", action="store_true", help="tiny, into runs/bench, and the table stays")
     p.add_argument("--hours", type=float, default=12, help="time limit of each")
     p.add_argument("--table", action="store_true", help="only write the table into README.md")

@@ -32,6 +32,14 @@ def shares(result):  # never: not within what ours was given
     return [s["share_at_which_passed"] or math.inf for s in result["by_seed"]]
 
 
+def apart(same):
+    """How far runs with an optimization off end from ours: to the last bit, or beside the range over seeds."""
+    def largest(result):
+        runs = [r for r in result["runs"].values() if r["same_arithmetic"] == same]
+        return max(r["largest_difference"] if same else r["val_difference"] / result["noise"] for r in runs)
+    return largest
+
+
 def unpacking(result):
     return [r["speedup_over"]["bitsandbytes"] for r in result["records"] if r["what"] == "unpack"]
 
@@ -58,6 +66,10 @@ ROWS = [
      "where nanoGPT's ended", "≤ 0.5", " ×", shares),
     ("cpu", "to_loss", "its seconds over those of nanoGPT's recipe, in the same trainer", "", " ×",
      lambda r: [s["seconds_ratio"] for s in r["by_seed"]]),
+    ("cpu", "curves", "with and without what leaves the arithmetic alone: largest difference of a step's loss",
+     "≤ 0", "", apart(True)),
+    ("cpu", "curves", "the same for what sums in another order: largest difference of the last validation loss, over "
+     "the range of three seeds", "≤ 1", " ×", apart(False)),
     ("cpu", "spikes", "small, 20 M tokens of real filings, 3 seeds: largest rise of validation loss over its lowest",
      "≤ 10", " %", lambda r: max(100 * run["largest_rise"] for run in r["runs"] if not run["poisoned"])),
     ("cpu", "spikes", "the same with every 500th batch raw XBRL or uuencoded, validation right after", "≤ 10", " %",

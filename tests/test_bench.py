@@ -121,6 +121,19 @@ def test_spikes(tmp_path, corpus):
     assert clean["curve"][5] != poisoned["curve"][5] and poisoned["skipped"] == 0
 
 
+@pytest.mark.slow
+def test_curves(tmp_path, corpus):
+    run("bench/curves.py", corpus, "--work", tmp_path / "runs", "--steps", "3", "--n_layer", "1", "--n_embd", "32",
+        "--seq_len", "64", "--batch_tokens", "512", "--eval_tokens", "1024", "--out", tmp_path / "out.json", "--only",
+        "activations made again in backward", "all logits at once, plain cross-entropy", "torch's attention", "nudged")
+    result = json.loads((tmp_path / "out.json").read_text())
+    recomputed, plain, attention, nudged = result["runs"].values()
+    assert result["all_equal"] and recomputed["bit_equal"] and recomputed["largest_difference"] == 0
+    assert result["noise"] > 0 and len(result["val_loss_of_seeds"]) == 3
+    assert 0 < nudged["largest_difference"] < 0.01 and 0 < plain["largest_difference"] < 0.01
+    assert attention["largest_difference"] < 0.01  # none at all in float32, where it is torch's anyway
+
+
 def test_table_of_the_readme_is_that_of_the_results(claims):
     text = (ROOT / "README.md").read_text()
     again = claims.with_table(text, ROOT / "bench" / "results")
