@@ -103,7 +103,7 @@ def main():
     p.add_argument("data", help="a data directory of prepare.py corpus")
     p.add_argument("--work", required=True, help="where the runs are kept")
     p.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    for name, value in dict(steps=250, batch_tokens=2048, seq_len=256, n_layer=2, n_head=2, n_embd=128,
+    for name, value in dict(steps=100, batch_tokens=2048, seq_len=256, n_layer=2, n_head=2, n_embd=128,
                             eval_tokens=65536).items():
         p.add_argument("--" + name, type=int, default=value)
     p.add_argument("--out", help="write the JSON here too")
