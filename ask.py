@@ -55,6 +55,7 @@ class Ask:
             self.paths[name] = path
             largest = max(largest, 4 * lora.count(model)[1])
             self.about[name] = dict(sha256=weights_sha256(path, model), tokenizer_sha256=tokenizer.sha256(),
+                                    architecture=model.name,
                                     parameters=lora.count(model)[1], vocab_size=model.config.vocab_size,
                                     block_size=model.config.block_size, tokens_trained=tokens_trained(path))
         workers = max(1, min(workers, jobs.MEMORY // 4 // largest)) if device.type == "cpu" else 1

@@ -34,8 +34,11 @@ import cli
 import licence
 import lora
 from data import Tokenizer
+from decoder import download, read_hf_config
+from gemma import SIZES as GEMMA_SIZES
+from gemma import Gemma, GemmaConfig
 from kernels import NF4Tensor
-from model import GPT, read_pretrained
+from model import GPT, SIZES, GPTConfig
 from tokenizer import read_chat_template
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
@@ -43,6 +46,10 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 BASE_OF = "base_of"  # in a step's directory: the adapter runs that need it
 NF4_KEY = ".quant_state.bitsandbytes__nf4"
+MODELS = {"gpt2": GPT, "gemma3_text": Gemma, "gemma3": Gemma}  # by what config.json says as model_type
+MODEL_OF = {GPTConfig: GPT, GemmaConfig: Gemma}
+KNOWN = {f"openai-community/{name}": GPTConfig(**shape) for name, shape in SIZES.items()} | {
+    f"google/{name}{kind}": config for name, config in GEMMA_SIZES.items() for kind in ("-it", "-pt", "")}
 
 
 def steps(run):
@@ -65,17 +72,20 @@ def is_adapter(path):
     return os.path.exists(os.path.join(path, "adapter_config.json"))
 
 
-def load(path, device="cpu", merge=True, base=None):
+def load(path, device="cpu", merge=True, base=None, dtype=torch.float32):
     """
     (model, tokenizer) of a run directory, checkpoint (in full precision or 4 bits), adapter, hub id or nanoGPT ckpt.pt
-    (with GPT-2's vocabulary).
+    (with GPT-2's vocabulary); a GPT or a Gemma, as its config.json says.
 
     An adapter comes on its base: merged into one in full precision, which is faster to use, unless merge=False; beside
-    one in NF4. base: where the base is, if not where adapter_config.json says.
+    one in NF4. base: where the base is, if not where adapter_config.json says. dtype: of weights that are not in NF4;
+    None: as they are on disk, which takes half the memory where that is bfloat16.
     """
-    path = resolve(path)
+    path = resolve(str(path))
+    if not os.path.isdir(path) and not path.endswith(".pt"):
+        path = download(full_name(path))
     if is_adapter(path):
-        model, tokenizer = load_base(path, base)
+        model, tokenizer = load_base(path, base, dtype)
         tokenizer.chat_template = read_chat_template(path) or tokenizer.chat_template
         lora.load_adapter(model, path)
         if merge and not lora.is_quantized(model):
@@ -84,7 +94,8 @@ def load(path, device="cpu", merge=True, base=None):
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
         raise FileNotFoundError(f"{path} holds no checkpoint yet; "
                                 f"train one with: python train.py --data DIR --out {path}")
-    model = load_quantized(path) if has_quantized_weights(path) else GPT.from_pretrained(path)
+    model = (load_quantized(path, dtype) if has_quantized_weights(path) else
+             kind_of(path).from_pretrained(path, dtype=dtype))
     if model.origin:
         tokenizer = Tokenizer.load(model.origin)
     elif model.config.vocab_size == 50257:
@@ -92,13 +103,42 @@ def load(path, device="cpu", merge=True, base=None):
     else:
         raise ValueError(f"{path} has a vocabulary of {model.config.vocab_size} "
                          "and brings no tokenizer.json to read it with")
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
+    if tokenizer.reach() > model.config.vocab_size:
+        raise ValueError(f"{path}: the tokenizer has {tokenizer.reach():,} tokens, "
                          f"the model only {model.config.vocab_size:,}; they do not belong together")
     return model.to(device), tokenizer
 
 
-def load_base(adapter, base=None):
+def kind_of(path):
+    """GPT or Gemma: the class that reads this checkpoint directory or nanoGPT ckpt.pt."""
+    if path.endswith(".pt"):
+        return GPT
+    kind = read_hf_config(path).get("model_type")
+    if kind not in MODELS:
+        raise ValueError(f"{path} has model_type = {kind!r}; {', '.join(MODELS)} are read")
+    return MODELS[kind]
+
+
+def build(config):
+    """A model with random weights, of the kind that the config is of."""
+    return MODEL_OF[type(config)](config)
+
+
+def read_config(name):
+    """The config of a checkpoint directory, or of a well-known model by its name; nothing is downloaded."""
+    if os.path.isdir(name):
+        return kind_of(name).read_config(name)
+    if full_name(name) not in KNOWN:
+        raise ValueError(f"{name} is no checkpoint directory here; of others these are known: {', '.join(KNOWN)}")
+    return KNOWN[full_name(name)]
+
+
+def full_name(name):
+    """The hub id that a short name stands for: openai-community/gpt2 for gpt2."""
+    return next((known for known in KNOWN if known.split("/")[1] == name), name)
+
+
+def load_base(adapter, base=None, dtype=torch.float32):
     """The (model, tokenizer) of the base that an adapter directory names."""
     name = base or lora.read_adapter(adapter)[0].get("base_model_name_or_path")
     if not name:
@@ -108,7 +148,7 @@ def load_base(adapter, base=None):
         raise ValueError(f"the base of the adapter {adapter}, {name}, is an adapter itself; merge that one first: "
                          f"python checkpoint.py merge {name} --out DIR")
     try:
-        return load(name)
+        return load(name, dtype=dtype)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"the base of the adapter {adapter} is not where it was ({e}); write its new path into "
                                 f"{adapter}/adapter_config.json as base_model_name_or_path") from None
@@ -123,16 +163,17 @@ def has_quantized_weights(path):
         return False
 
 
-def load_quantized(path):
-    """A GPT with the linears in NF4 of a directory that transformers or save_pretrained wrote in 4 bits."""
-    config, state = read_pretrained(path)
+def load_quantized(path, dtype=torch.float32):
+    """A model with the linears in NF4 of a directory that transformers or save_pretrained wrote in 4 bits."""
+    kind = kind_of(path)
+    config, state = kind.read_pretrained(path)
     names = [key.removesuffix(NF4_KEY) for key in state if key.endswith(NF4_KEY)]
     if not names:
         raise ValueError(f"{path} is quantized otherwise than as NF4 of bitsandbytes; only that is read")
     packed = {name: NF4Tensor.from_state_dict(state, name) for name in names}
     for name, q in packed.items():  # shapes alone, until all else is checked and in place
         state[name] = torch.empty(q.shape, device="meta")
-    model = GPT._with_state(config, state, path)
+    model = kind._with_state(config, state, path, dtype)
     for name, q in packed.items():
         name = name.removesuffix(".weight")
         lora.put(model, name, lora.NF4Linear(q, model.get_submodule(name).bias))
@@ -265,7 +306,7 @@ def info(args):
     trainable, total = lora.count(model)
     for line in licence.in_words(licence.read(path) or licence.lineage("model", path)):
         print(line)
-    print(f"{path}: GPT-2 of {total:,} parameters, "
+    print(f"{path}: {model.name} of {total:,} parameters, "
           f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
           f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases"
           + (", linears in NF4" if lora.is_quantized(model) else ""))
@@ -288,13 +329,13 @@ def new_directory(path):
     return path
 
 
-def write_model(model, tokenizer, path, lineage):
+def write_model(model, tokenizer, path, lineage, dtype):
     """save_pretrained, whole or not at all."""
     work = path.rstrip("/") + ".partial"
     shutil.rmtree(work, ignore_errors=True)
     try:
         os.makedirs(work)
-        model.save_pretrained(work, tokenizer)
+        model.save_pretrained(work, tokenizer, getattr(torch, dtype))
         if lineage:
             licence.write(work, lineage)
         for name in os.listdir(work):
@@ -324,16 +365,19 @@ def merge(args):
                           generator=torch.Generator().manual_seed(0))
     before = model(probe)[0]
     lora.merge_lora(model, original, keep=False)
+    rounded = getattr(torch, args.dtype)
+    for p in model.parameters():
+        p.data = p.data.to(rounded).float()
     change = (model(probe)[0] - before).abs().max().item()
     if not math.isfinite(change):
         raise ValueError(f"the adapter {path} or its base holds NaN or infinity; nothing was written")
     onto = "the dequantized base" if quantized and original is None else "the original base"
     lineage = licence.read(path) or licence.lineage("adapter", path)
-    write_model(model, tokenizer, out, lineage | dict(kind="model"))
+    write_model(model, tokenizer, out, lineage | dict(kind="model"), args.dtype)
     for line in licence.in_words(lineage):
         print(line)
-    print(f"{out}: {path} merged in float32 onto {onto}; on {probe.shape[1]} random tokens no logit moved by more than "
-          f"{change:.2g} (of a largest logit of {before.abs().max().item():.3g})")
+    print(f"{out}: {path} merged in float32 onto {onto}, written in {args.dtype}; on {probe.shape[1]} random tokens no "
+          f"logit moved by more than {change:.2g} (of a largest logit of {before.abs().max().item():.3g})")
 
 
 def quantize(args):
@@ -342,14 +386,22 @@ def quantize(args):
         raise ValueError(f"{path} is an adapter; quantizing it with its base would round what it has learnt: "
                          "merge it first, or train it beside a base in NF4 (--quantize nf4)")
     model, tokenizer = load(path)
-    was = sum(p.numel() * p.element_size() for p in model.parameters())
+    size = getattr(torch, args.dtype).itemsize
+    was = size * lora.count(model)[1]
     if lora.is_quantized(model):
         raise ValueError(f"{path} is quantized already")
     lora.quantize_linears(model)
-    write_model(model, tokenizer, out, licence.read(path) or licence.lineage("model", args.path, model.origin))
+    write_model(model, tokenizer, out, licence.read(path) or licence.lineage("model", args.path, model.origin),
+                args.dtype)
     packed = sum(m.q.nbytes() for m in model.modules() if isinstance(m, lora.NF4Linear))
-    now = packed + sum(p.numel() * p.element_size() for p in model.parameters())
-    print(f"{out}: linears in NF4, {was / 1e6:,.1f} MB of float32 weights are now {now / 1e6:,.1f}")
+    now = packed + sum(p.numel() * size for p in model.parameters())
+    print(f"{out}: linears in NF4, {was / 1e6:,.1f} MB of {args.dtype} weights are now {now / 1e6:,.1f}")
+
+
+def add_dtype_flag(parser):
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+                        help="of the weights that are written, but for those in 4 bits; most models on the hub have "
+                        "bfloat16")
 
 
 def main():
@@ -364,10 +416,12 @@ def main():
     p.add_argument("--base", help="where the base is [what adapter_config.json says]")
     p.add_argument("--original", metavar="CKPT", help="for a base in NF4: merge onto these weights, which it was "
                    "quantized from, and not onto the rounded ones that the adapter was trained with")
+    add_dtype_flag(p)
     p.set_defaults(run=merge)
     p = commands.add_parser("quantize", help="linears to NF4, 4.127 bits a weight", prog="checkpoint.py quantize")
     p.add_argument("path", help="a run directory, checkpoint, hub id or nanoGPT ckpt.pt")
     p.add_argument("--out", required=True, help="the checkpoint directory to write")
+    add_dtype_flag(p)
     p.set_defaults(run=quantize)
     args = parser.parse_args()
     args.run(args)

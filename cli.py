@@ -131,6 +131,15 @@ def choose_dtype(name, device):
             else "float32")
 
 
+def choose_compile(flag, device):
+    """None -> whether torch.compile pays: on GPUs, from sm_80 on, for which Triton is made, that it works through."""
+    import torch
+
+    if flag is not None:
+        return bool(flag)
+    return device.type == "cuda" and (bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0))
+
+
 def run(main):
     """
     Run a command. Trouble that the user can mend (bad flags, paths, files, a full disk) ends in one line, exit code 2.

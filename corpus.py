@@ -363,12 +363,13 @@ def batches_of(planned):
 
 
 def encode_task(folder, planned, read, start, end, keep):
-    """Worker: documents -> tokens, each with end-of-text after it, their sampled 13-grams, and about.jsonl."""
+    """Worker: documents -> tokens, with what begins and ends each, their sampled 13-grams, and about.jsonl."""
     tokenizer = tokenizer_of(planned)
     places = np.load(os.path.join(planned, "places.npy"), mmap_mode="r")[start:end]
     cuts = Ragged(planned, "cuts")
     tokens, grams, lines = [], [], []
-    end_of_text = np.array([tokenizer.end_of_text], dtype=tokenizer.dtype)
+    first, last = (np.array(ids, dtype=tokenizer.dtype)
+                   for ids in ([tokenizer.start] * tokenizer.has_start, [tokenizer.end_of_text]))
     for i, (place, (text, about)) in enumerate(zip(places, read_spool(read, places), strict=True), start):
         if len(cuts[i]):
             text = without_paragraphs(text, cuts[i], about)
@@ -380,7 +381,7 @@ def encode_task(folder, planned, read, start, end, keep):
             grams.append(ragged(read[place["task"]], "grams")[place["row"]])
         raw = text.encode()
         about |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-        tokens.append(np.append(tokenizer.encode(text), end_of_text) if text else end_of_text[:0])
+        tokens.append(np.concatenate([first, tokenizer.encode(text), last]) if text else last[:0])
         lines.append(json.dumps(about) + "\n")
     save_ragged(folder, tokens=tokens, grams=grams)
     with open(os.path.join(folder, "about.jsonl"), "w", encoding="utf-8") as f:

@@ -6,7 +6,8 @@ Tokens: the shards on disk, and the batches that training reads from them.
 
 A data directory holds manifest.json, tokenizer.json and, for each split, shards of tokens:
 
-    train-00000.npy         uint16 (uint32 above 65,536 tokens), one flat array, each document followed by end-of-text
+    train-00000.npy         uint16 (uint32 above 65,536 tokens), one flat array, each document followed by end-of-text,
+                            and beginning with what the tokenizer begins with, if it does
     train-00000.docs.npy    int64, where each document starts
     train-00000.docs.jsonl  what each document is: id, company, form, ...
 
@@ -187,7 +188,7 @@ class TokenData:
         """These rows of the global batch of batch_rows rows: inputs and next tokens, int64 (len(rows), T) each."""
         places = self.windows(step, rows, T, batch_rows, seed)
         window = np.stack([self.shards["train"][s][o : o + T + 1] for s, o in places]).astype(np.int64)
-        return window[:, :-1], window[:, 1:]
+        return self.tokenizer.begun(window[:, :-1]), window[:, 1:]
 
     def documents(self, split, places, T):
         """The ids of the documents that windows of T tokens at these (shard, offset) places touch."""
@@ -217,13 +218,13 @@ class TokenData:
         for i, (s, o) in enumerate(places):
             window = self.shards["val"][s][o : o + T + 1]
             x[i, : len(window) - 1], y[i, : len(window) - 1] = window[:-1], window[1:]
-        return x, y
+        return self.tokenizer.begun(x), y
 
     def read_documents(self, split):
-        """Each document of a split: (its line of docs.jsonl as a dict, its token ids without end-of-text)."""
+        """Each document of a split: (its line of docs.jsonl as a dict, its token ids, but for beginning and end)."""
         for entry, shard in zip(self.manifest["splits"][split]["shards"], self.shards[split], strict=True):
             stem = os.path.join(self.directory, entry["name"].removesuffix(".npy"))
             starts = [*np.load(stem + ".docs.npy"), len(shard)]
             with open(stem + ".docs.jsonl", encoding="utf-8") as f:
                 for line, (a, b) in zip(f, pairwise(starts), strict=True):
-                    yield json.loads(line), np.asarray(shard[a : b - 1])
+                    yield json.loads(line), np.asarray(shard[a + self.tokenizer.has_start : b - 1])

@@ -14,22 +14,23 @@ import numpy as np
 import torch
 
 import checkpoint
-from model import GPT, GPTConfig
+from decoder import LONGEST
 
 
 def states(model, tokenizer, items, layers="all", random_weights=False):
     """
     Texts -> the mean over each one's tokens of the model's states, float32: (N, n_layer + 2, C) of the embedding, each
     block, and the last one after the final norm; "last": only these, (N, C). A text longer than the model's block_size
-    is read in windows. Each begins with an end-of-text, as documents do in training, which does not count: the first
-    state is unlike all others, and far larger. random_weights: of a new model of the same config, always the same one.
+    is read in windows. Each begins as documents do in training, with an end-of-text or <bos>, which does not count: the
+    first state is unlike all others, and far larger. random_weights: of a new model of the same config, always the same
+    one.
     """
     if random_weights:
-        model = fresh(dataclasses.astuple(model.config), str(model.wte.weight.device))
-    T, end, windows, kept = model.config.block_size, tokenizer.end_of_text, [], []
+        model = fresh(type(model.config), dataclasses.astuple(model.config), str(model.wte.weight.device))
+    T, start, windows, kept = min(LONGEST, model.config.block_size), tokenizer.start, [], []
     for i, text in enumerate(items):
         ids = tokenizer.encode(text).astype(np.int64)
-        windows += [(i, torch.from_numpy(np.r_[end, ids[o : o + T - 1]]))
+        windows += [(i, torch.from_numpy(np.r_[start, ids[o : o + T - 1]]))
                     for o in range(0, max(1, len(ids)), max(1, T - 1))]
     windows.sort(key=lambda window: len(window[1]))  # batches with little padding
     found = np.zeros((len(items), model.config.n_layer + 2 if layers == "all" else 1, model.config.n_embd))
@@ -41,7 +42,7 @@ def states(model, tokenizer, items, layers="all", random_weights=False):
         count = max(1, 8192 // len(windows[-1][1]))
         windows, batch = windows[:-count], windows[-count:]
         which, rows = zip(*batch, strict=True)
-        idx = torch.nn.utils.rnn.pad_sequence(rows, True, end)  # to the right, where no token sees it
+        idx = torch.nn.utils.rnn.pad_sequence(rows, True, start)  # to the right, where no token sees it
         length, place = torch.tensor([[len(row)] for row in rows]), torch.arange(idx.shape[1])
         counts = (place < length) & ((place > 0) | (length == 1))  # an empty text has nothing but its end-of-text
         np.add.at(tokens, [*which], counts.sum(1).numpy())
@@ -57,10 +58,10 @@ def states(model, tokenizer, items, layers="all", random_weights=False):
 
 
 @functools.lru_cache(1)
-def fresh(config, device):
+def fresh(kind, config, device):
     with torch.random.fork_rng(devices=[]):  # drawn on the CPU, so that every device has the same ones
         torch.manual_seed(0)
-        return GPT(GPTConfig(*config)).to(device).eval()
+        return checkpoint.build(kind(*config)).to(device).eval()
 
 
 def write(path, texts, out, device, dtype):

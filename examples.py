@@ -180,6 +180,13 @@ def is_learnt(message):
     return message["role"] == "assistant" and message.get("weight") != 0
 
 
+def share_learnt(records):
+    """The share of the records' characters that is to be learnt: what a tokenizer would say, but for a little."""
+    said = sum(len(r.get(k, "")) for r in records for k in ("completion", "chosen", "rejected", "text"))
+    said += sum(len(m["content"]) for r in records for m in r.get("messages", ()) if is_learnt(m))
+    return said / max(1, said + sum(len(asked(r)) for r in records if "text" not in r))
+
+
 def joined(prompt, completion):
     """A space before a completion that would otherwise be glued to the prompt's last word."""
     return completion if not prompt or prompt[-1].isspace() or completion[0].isspace() else " " + completion
@@ -187,10 +194,13 @@ def joined(prompt, completion):
 
 def key_of(record):
     """What is asked, normalised: examples with the same are never on both sides of a split."""
-    asked = next(record[k] for k in ("text", "prompt", "messages") if k in record)
-    asked = asked if isinstance(asked, str) else [m for m in asked if m["role"] != "assistant"]
-    asked = asked if isinstance(asked, str) else " ".join(m["content"] for m in asked)
-    return " ".join(asked.lower().split())
+    return " ".join(asked(record).lower().split())
+
+
+def asked(record, roles=("system", "user", "tool")):
+    """The text of a record, or of its prompt; of messages what these roles say."""
+    found = next(record[k] for k in ("text", "prompt", "messages") if k in record)
+    return found if isinstance(found, str) else " ".join(m["content"] for m in found if m["role"] in roles)
 
 
 def divide(records, val_fraction, seed):
@@ -280,8 +290,10 @@ def against_wrong(directory, manifest, seed):
         splits[split] = []
         for r in records:
             wrong = [a for a in answers if a != r["completion"]]
-            splits[split].append(dict(id=r["id"], prompt=r["prompt"], chosen=r["completion"],
-                                      rejected=wrong[rng.integers(len(wrong))]))
+            right, wrong = r["completion"], wrong[rng.integers(len(wrong))]
+            if not isinstance(r["prompt"], str):  # an answer in a conversation follows no word
+                right, wrong = right.strip(), wrong.strip()
+            splits[split].append(dict(id=r["id"], prompt=r["prompt"], chosen=right, rejected=wrong))
     return splits
 
 
@@ -297,10 +309,13 @@ def fingerprint(manifest):
 
 def tokens(tokenizer, record):
     """
-    A record's ids (n,) int64, from one end-of-text to another, and which of them are to be learnt (n,) bool.
+    A record's ids (n,) int64, from one end-of-text (or a beginning, if the tokenizer has one) to another, and which of
+    them are to be learnt (n,) bool. Of a prompt in messages the completion is the assistant's answer.
     """
-    start, end = [tokenizer.end_of_text], [tokenizer.end_of_text]
-    if "messages" in record:
+    start, end = [tokenizer.start], [tokenizer.end_of_text]
+    if isinstance(record.get("prompt"), list):
+        ids, learnt = answered(tokenizer, record["prompt"], record["completion"].strip())
+    elif "messages" in record:
         ids, learnt = conversation(tokenizer, record["messages"])
     else:
         asked = tokenizer.encode(record.get("prompt", ""))
@@ -316,16 +331,19 @@ def sequences(tokenizer, record):
         return [tokens(tokenizer, record)]
     if isinstance(record["prompt"], str):
         return [tokens(tokenizer, dict(prompt=record["prompt"], completion=record[k])) for k in ("chosen", "rejected")]
-    context = [m | {"weight": 0} for m in record["prompt"]]
-    return [conversation(tokenizer, [*context, dict(role="assistant", content=record[k])])
-            for k in ("chosen", "rejected")]
+    return [answered(tokenizer, record["prompt"], record[k]) for k in ("chosen", "rejected")]
+
+
+def answered(tokenizer, messages, answer):
+    """Messages and the answer to them, which alone is to be learnt, as `conversation` has them."""
+    return conversation(tokenizer, [*(m | {"weight": 0} for m in messages), dict(role="assistant", content=answer)])
 
 
 def prompt_tokens(tokenizer, prompt):
     """What the model is shown to go on from, (n,) int64: a text, or messages for it to answer."""
     if not isinstance(prompt, str):
         return conversation(tokenizer, prompt, answer=True)[0]
-    return np.concatenate([[tokenizer.end_of_text], tokenizer.encode(prompt)]).astype(np.int64)
+    return np.concatenate([[tokenizer.start], tokenizer.encode(prompt)]).astype(np.int64)
 
 
 def stop_tokens(tokenizer):
@@ -344,12 +362,11 @@ def conversation(tokenizer, messages, answer=False):
     The template is rendered up to each turn of the assistant and past it: what was added is the turn. Text that the
     template writes may hold special tokens; the same characters in a message are text.
     """
-    special = {t["content"]: t["id"] for t in tokenizer.spec.get("added_tokens", []) if t.get("special", True)}
-    pattern = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+    special, pattern = tokenizer.special, tokenizer.special_pattern
     mark = next(c for c in map(chr, range(0xE000, 0xF8FF)) if not any(c in m["content"] for m in messages))
     shielded = [m | {"content": pattern.sub(lambda s: s[0][0] + mark + s[0][1:], m["content"])} for m in messages]
-    end = next(t for t, i in special.items() if i == tokenizer.end_of_text)
-    render = functools.partial(template_of(tokenizer.chat_template or TEMPLATE), bos_token=end, eos_token=end)
+    render = functools.partial(template_of(tokenizer.chat_template or TEMPLATE), eos_token=tokenizer.name_of(
+        tokenizer.end_of_text), bos_token=tokenizer.name_of(tokenizer.start))
     ids, learnt, written = [], [], ""
 
     def add(text, turn=False, learn=False):
@@ -379,8 +396,8 @@ def conversation(tokenizer, messages, answer=False):
             add(after, turn=True, learn=is_learnt(message))
     if answer or messages[-1]["role"] != "assistant":
         add(render(messages=shielded, add_generation_prompt=answer))
-    if ids[:1] != [tokenizer.end_of_text] and ids[:1] != [special.get("<bos>", special.get("<s>"))]:
-        ids, learnt = [tokenizer.end_of_text, *ids], [False, *learnt]
+    if ids[:1] != [tokenizer.start]:
+        ids, learnt = [tokenizer.start, *ids], [False, *learnt]
     if ids[1:2] == ids[:1]:
         raise ValueError("the chat template begins with two beginning-of-text tokens")
     return np.array(ids, dtype=np.int64), np.array(learnt, dtype=bool)

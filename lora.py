@@ -161,6 +161,9 @@ def quantize_linears(model):
                 put(model, name, NF4Linear(quantize_nf4(layer.weight), layer.bias).train(layer.training))
             except ValueError as e:
                 raise ValueError(f"{name}: {e}") from None
+    for p in model.parameters():
+        if p.device.type == "cpu":  # the rest may lie in a file that is mapped into memory: let go of it
+            p.data = p.data.clone()
     return model
 
 
@@ -198,13 +201,12 @@ def is_quantized(model):
 def cast_frozen(model, dtype):
     """
     Keep the frozen matrices and linears' biases in the dtype they are multiplied in: half the memory, and no cast at
-    every step. Norms stay in float32; so do embeddings if dtype is float16, which is too narrow for what follows them.
+    every step. Norms are in float32.
     """
     for module in model.modules():
-        if isinstance(module, nn.Linear | NF4Linear) or isinstance(module, nn.Embedding) and dtype != torch.float16:
-            for p in module.parameters(recurse=False):
-                if not p.requires_grad:
-                    p.data = p.data.to(dtype)
+        for p in module.parameters(recurse=False):
+            if not p.requires_grad:
+                p.data = p.data.to(dtype if isinstance(module, nn.Linear | NF4Linear | nn.Embedding) else torch.float32)
     return model
 
 

@@ -2,8 +2,9 @@
 Loss on the same bytes: how well models predict held-out documents, compared so that it means something.
 
 Every model scores the same text, the held-out documents, decoded and encoded again with its own tokenizer. A document
-starts after an end-of-text token; windows overlap by half, so that each token is scored once, with at least half a
-context before it (the first window aside). Tokenizers differ, so the number to compare is bits per byte:
+starts after an end-of-text token, or what else its model expects; windows overlap by half, so that each token is scored
+once, with at least half a context before it (the first window aside). Tokenizers differ, so the number to compare is
+bits per byte:
 
     bits/byte = nats of the document / ln 2 / its UTF-8 bytes
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 import stats
+from decoder import LONGEST
 from split import companies_of
 
 CELLS = {"val": "new companies", "val_year": "known companies, new years", "val_both": "new companies, new years",
@@ -51,16 +53,17 @@ def nats_at(model, tokenizer, items, every=1):
     every cut and, last, in all. every: 5 scores every fifth window only, with its full context all the same.
     """
     device, results = model.wte.weight.device, []
-    batch_size = 8 if device.type == "cpu" else 32
+    T, batch_size = min(LONGEST, model.config.block_size), 8 if device.type == "cpu" else 32
+    batch_size = max(1, min(batch_size, 1024 * batch_size // T))
     for item in items:
-        ids = np.array([tokenizer.end_of_text, *tokenizer.encode(item["text"]).tolist()])
-        rows = list(windows(ids, model.config.block_size)) if len(ids) > 1 else []
+        ids = np.array([tokenizer.start, *tokenizer.encode(item["text"]).tolist()])
+        rows = list(windows(ids, T)) if len(ids) > 1 else []
         rows = rows[min(every // 2, len(rows) - 1) :: every]  # from the middle: covers resemble each other
         nats, scored = np.zeros((2, len(ids)))
         for batch in (rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
             x, y = (torch.nn.utils.rnn.pad_sequence([row[k] for row in batch], True, value).to(device)
                     for k, value in ((1, 0), (2, -100)))
-            found = model.token_losses(x, y).double().cpu().numpy()
+            found = model.token_losses(tokenizer.begun(x), y).double().cpu().numpy()
             for (start, _, targets), losses in zip(batch, found, strict=True):
                 places = start + 1 + np.flatnonzero(targets >= 0)
                 nats[places], scored[places] = losses[: len(targets)][targets >= 0], 1

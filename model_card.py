@@ -66,7 +66,8 @@ def model_card(report, directory):
     lines = [*header(report, model, name, base, adapter, record, terms), "", OURS, "", f"# {plain(short(name))}", "",
              *[f"This card is from {partial(report)}: for a look, not for a claim.", ""] * bool(partial(report)),
              plain(report.get("headline") or ""), "", "## What it is", "",
-             f"A causal language model of GPT-2's architecture: {plain(', '.join(w for w in what if w))}."
+             f"A causal language model of {plain(model.get('architecture') or 'GPT-2')}'s architecture: "
+             + plain(', '.join(w for w in what if w)) + "."
              + " Parameters are counted without the zero biases that Hugging Face's layout adds." * (
                  read_json(os.path.join(directory, "config.json")).get("bias") is False), "",
              "## Intended use", "", USE]
@@ -144,7 +145,8 @@ def header(report, model, name, base, adapter, record, terms):
     if base and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not os.path.exists(base) and not (
             record.get("base") or {}).get("lineage"):  # an id of the hub, not a run of ours that has moved
         lines += [f"base_model: {quoted(base)}", f"base_model_relation: {'adapter' if adapter else 'finetune'}"]
-    lines += ["tags:", "- gpt2", "- tenk", *["- lora"] * bool(adapter)]
+    architecture = re.sub(r"\W", "", model.get("architecture") or "gpt2").lower()  # as the hub tags it
+    lines += ["tags:", f"- {architecture}", "- tenk", *["- lora"] * bool(adapter)]
     mine = [(what, value, interval) for what, who, value, interval in figures(report) if who == name]
     if mine:
         data = short(report.get("data") or "held-out data")

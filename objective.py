@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import data
 import examples
-from model import GPT, separate
+from decoder import LanguageModel, separate
 
 GENERAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "general.txt")
 
@@ -290,7 +290,7 @@ class Preference(Supervised):
         """
         (2, pairs): those of the tokens to learn, summed over chosen and rejected answers; and how many the chosen have.
         """
-        _, losses = forward(micro["x"], micro["y"], documents=micro["documents"], criterion=GPT.losses_of)
+        _, losses = forward(micro["x"], micro["y"], documents=micro["documents"], criterion=LanguageModel.losses_of)
         places, n = micro["documents"].flatten(), 2 * micro["pairs"]
         sums, lengths = (torch.zeros(n + 2, device=losses.device).index_add(0, places, values.flatten().float())
                          for values in (-losses, micro["y"] >= 0))
@@ -345,16 +345,17 @@ class General:
         else:
             with open(GENERAL, encoding="utf-8") as f:
                 texts, self.name = f.read().split("\n---\n"), "general.txt"
-        T, ids = args.seq_len, []
+        T, ids = args.seq_len, [tokenizer.start]
         for text in texts:
-            ids += [tokenizer.end_of_text, *tokenizer.encode(text.strip()).tolist()]
+            ids += [*tokenizer.encode(text.strip()).tolist(), tokenizer.end_of_text]
             if len(ids) > args.eval_tokens:
                 break
-        ids = np.array([*ids, tokenizer.end_of_text], dtype=np.int64)
+            ids += [tokenizer.start] * tokenizer.has_start
+        ids = np.array(ids, dtype=np.int64)
         x, y = np.zeros((2, -(-(len(ids) - 1) // T), T), dtype=np.int64)
         x.reshape(-1)[: len(ids) - 1], y.reshape(-1)[:] = ids[:-1], -100
         y.reshape(-1)[: len(ids) - 1] = ids[1:]
-        self.batches = windows(x, y, args.micro_batch)
+        self.batches = windows(tokenizer.begun(x), y, args.micro_batch)
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes()).to(device)
 
     def loss(self, add_up):

@@ -109,7 +109,10 @@ def task(args):
 
     found = tasks.load(args.name, args.path, split=args.split, agreement=args.agreement,
                        val_fraction=args.val_fraction, seed=args.seed)
-    splits = {name: records for name, records in found.splits.items() if records}
+    if args.chat and not found.labels:
+        raise ValueError(f"--chat is for tasks with labels to choose from, which {args.name} has not")
+    splits = {name: [tasks.in_chat(r, found.labels) if args.chat else r for r in records]
+              for name, records in found.splits.items() if records}
     examples.write(args.out, splits, about=dict(
         task=found.about(), licence=found.licence, split_policy=found.split_policy,
         sources=[dict(path=args.path, source=found.source, licence=found.licence)],
@@ -213,6 +216,8 @@ def main():
                    help="phrasebank: duplicates on one side; or as the FinBERT code splits it")
     p.add_argument("--agreement", choices=("50", "66", "75", "all"), default="50",
                    help="phrasebank: least per cent of annotators who agree")
+    p.add_argument("--chat", action="store_true",
+                   help="ask in the words of the model's chat template, for models that have learnt to answer")
     p.add_argument("--val_fraction", type=cli.fraction, default=0.1, help="where the task has no split of its own")
     p.add_argument("--seed", type=int, default=0, help="of the split")
     p.set_defaults(run=task)

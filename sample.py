@@ -42,7 +42,8 @@ def read_prompts(path):
                         record["messages"].pop()
                     prompts.append(examples.messages_of(record, "messages"))
                 else:
-                    prompts.append("" + (record["prompt"] if "prompt" in record else record["text"]))
+                    prompt = record["prompt"] if "prompt" in record else record["text"]
+                    prompts.append(prompt if isinstance(prompt, str) else examples.messages_of(record, "prompt"))
             except (ValueError, LookupError, TypeError, AttributeError):
                 raise ValueError(f'{path}:{i} is no JSON object with a "prompt" or "messages"') from None
     else:
@@ -80,7 +81,7 @@ def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=N
         room = max(room, model.config.block_size // 2)
         rows = [[r[0], *r[1:][-(room - 1) :]] if len(r) > room > 1 else r[-room:] for r in rows]
         width = max(map(len, rows))
-        idx = torch.tensor([[tokenizer.end_of_text] * (width - len(r)) + r for r in rows], device=device)
+        idx = torch.tensor([[tokenizer.start] * (width - len(r)) + r for r in rows], device=device)
         lengths = torch.tensor([len(r) for r in rows], device=device)
         show = Stream(tokenizer, stream) if stream else None
         out = model.generate(idx, max_new_tokens, temperature, top_k, top_p, repetition_penalty,
@@ -138,7 +139,7 @@ def main():
     p.add_argument("--repetition_penalty", type=cli.positive(float), default=1.0, help="above 1: repeat less")
     p.add_argument("--seed", type=int, default=0, help="of the sampling")
     p.add_argument("--batch_size", type=cli.positive(int), default=16, help="prompts at a time")
-    p.add_argument("--compile", type=int, choices=(0, 1), help="torch.compile [1 on a GPU, 0 elsewhere]")
+    p.add_argument("--compile", type=int, choices=(0, 1), help="torch.compile [1 on a GPU from sm_80 on, 0 elsewhere]")
     cli.add_machine_flags(p)
     args = p.parse_args()
     device = cli.choose_device(args.device)
@@ -159,7 +160,7 @@ def main():
         return print(embed.write(args.checkpoints[0], texts, args.out or args.embed + ".npy", device, dtype))
     options = dict(max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
                    repetition_penalty=args.repetition_penalty, seed=args.seed,
-                   compile=device.type == "cuda" if args.compile is None else bool(args.compile))
+                   compile=cli.choose_compile(args.compile, device))
 
     if len(args.checkpoints) == 1 and not args.out:
         model, tokenizer = load(args.checkpoints[0], device, dtype)

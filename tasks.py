@@ -89,6 +89,12 @@ def load(name, path, *, split="dedup", agreement="50", val_fraction=0.1, seed=0)
     return Task(name, splits, labels, "labels" if labels else "programs", licence, source, policy, notes)
 
 
+def in_chat(record, labels):
+    """A record of a task with labels as a question to an assistant, who is told what there is to choose from."""
+    choice = f"Answer with one of these and nothing else: {', '.join(label.strip() for label in labels)}."
+    return record | {"prompt": [{"role": "system", "content": choice}, {"role": "user", "content": record["prompt"]}]}
+
+
 def record(id, prompt, label, **meta):
     return {"id": id, "prompt": prompt, "completion": " " + label, "meta": {"label": label, **meta}}
 
@@ -469,7 +475,7 @@ def count_words(train, test, labels, C=10.0):
     (1 + ln((1 + prompts) / (1 + prompts that have it))), a row has length 1, and C times the sum of the cross-entropies
     + |W|² / 2 is minimised. The product of a sparse row and W is what is called an embedding bag elsewhere.
     """
-    words = [[re.findall(r"\b\w\w+\b", r["prompt"].lower()) for r in side] for side in (train, test)]
+    words = [[re.findall(r"\b\w\w+\b", examples.asked(r, ("user",)).lower()) for r in side] for side in (train, test)]
     frame = set.intersection(*map(set, words[0]))  # "sentence", "sentiment": what all prompts have says nothing
     words = [[[w for w in ws if w not in frame] for ws in side] for side in words]
     counts = [[Counter(ws + [f"{a} {b}" for a, b in zip(ws, ws[1:], strict=False)]) for ws in side] for side in words]
@@ -538,14 +544,15 @@ def sequence_sums(model, tokenizer, sequences, dtype="float32", batch_tokens=819
 def choose(model, tokenizer, records, labels, dtype="float32", batch_tokens=8192):
     """
     (answers: the label that the model finds likeliest after each prompt; scores (N, L) float64: the mean
-    log-likelihood, in nats, of each label's tokens, without the end-of-text behind them). A prompt that is too long for
-    the model loses its beginning.
+    log-likelihood, in nats, of each label's tokens, without what ends the answer behind them). A prompt that is too
+    long for the model loses its beginning.
     """
     sequences = []
     for r in records:
         for label in labels:
             ids, learnt = examples.tokens(tokenizer, {"prompt": r["prompt"], "completion": label})
-            sequences.append(examples.fit(ids[:-1], learnt[:-1], model.config.block_size + 1))
+            end = int(np.flatnonzero(learnt)[-1])
+            sequences.append(examples.fit(ids[:end], learnt[:end], model.config.block_size + 1))
     nats, tokens, *_ = sequence_sums(model, tokenizer, sequences, dtype, batch_tokens).T
     scores = (-nats / tokens).reshape(len(records), len(labels))
     return [labels[i] for i in scores.argmax(1).tolist()], scores
@@ -553,6 +560,6 @@ def choose(model, tokenizer, records, labels, dtype="float32", batch_tokens=8192
 
 def generate(model, tokenizer, records, max_new_tokens):
     """The text that the model goes on with after each prompt, always with the likeliest token, up to end-of-text."""
-    order = sorted(range(len(records)), key=lambda i: len(records[i]["prompt"]))  # batches with little padding
+    order = sorted(range(len(records)), key=lambda i: len(examples.asked(records[i])))  # batches with little padding
     texts = sample.generate(model, tokenizer, [records[i]["prompt"] for i in order], max_new_tokens, temperature=0)
     return [text for _, text in sorted(zip(order, texts, strict=True))]

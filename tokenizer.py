@@ -8,6 +8,7 @@ Text <-> token ids: a tokenizer.json, and the fastest engine that gives exactly 
 Byte-level BPE (Sennrich et al. 2016; GPT-2, 2019): text is cut into pieces by a regular expression, and within a piece
 the pair of neighbours that was most frequent in training is merged, again and again.
 """
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,9 @@ import numpy as np
 
 import encode
 
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"  # separates documents: each begins after one and ends with one; other families have two
+BEGINNINGS = ("<bos>", "<s>", "<|begin_of_text|>")
+ENDS = ("<eos>", "</s>", "<|end_of_text|>", "<|im_end|>")
 
 # How numbers are cut before bytes are merged; a token never reaches across a cut. "digits" is Llama 2's way (Touvron
 # et al. 2023), "threes" GPT-4's and Llama 3's: at most three digits, counted from the left. Where thousands have
@@ -81,15 +84,15 @@ class Tokenizer:
     def __init__(self, spec, name):
         self.spec, self.name, self.chat_template = spec, name, None
         added = {t["content"]: t["id"] for t in spec.get("added_tokens", [])}
+        self.special = {t["content"]: t["id"] for t in spec.get("added_tokens", []) if t.get("special", True)}
         ids = [*vocabulary(spec).values(), *added.values()]
-        if END_OF_TEXT in added:
-            self.end_of_text = added[END_OF_TEXT]
-        else:
-            ends = [t for t in ("</s>", "<eos>", "<|end_of_text|>", "<|im_end|>") if t in added]
-            if not ends:
-                raise ValueError(f"the tokenizer {name} has no end-of-text token; "
-                                 f"add {END_OF_TEXT} to its tokenizer.json")
-            self.end_of_text = added[ends[0]]
+        end = next((t for t in (END_OF_TEXT, *ENDS) if t in self.special), END_OF_TEXT)
+        if end not in added:
+            raise ValueError(f"the tokenizer {name} has no end-of-text token; add {END_OF_TEXT} to its tokenizer.json")
+        self.end_of_text = self.start = added[end]
+        self.has_start = end != END_OF_TEXT and any(t in self.special for t in BEGINNINGS)
+        if self.has_start:  # a model expects it before anything else, and may know little to say without it
+            self.start = next(self.special[t] for t in BEGINNINGS if t in self.special)
         self.vocab_size = max(ids) + 1
         self.dtype = np.uint16 if self.vocab_size <= 2**16 else np.uint32
         self.fast = as_tiktoken(spec)
@@ -168,13 +171,42 @@ class Tokenizer:
         """
         with open(os.path.join(directory, "tokenizer.json"), "w", encoding="utf-8") as f:
             f.write(self.to_json())
-        end = next(t["content"] for t in self.spec["added_tokens"] if t["id"] == self.end_of_text)
-        config = dict(tokenizer_class="PreTrainedTokenizerFast", bos_token=end, eos_token=end, unk_token=end,
+        start, end = self.name_of(self.start), self.name_of(self.end_of_text)
+        config = dict(tokenizer_class="PreTrainedTokenizerFast", bos_token=start, eos_token=end, unk_token=end,
                       add_prefix_space=False, clean_up_tokenization_spaces=False, model_max_length=int(1e30))
+        config |= {f"{k}_token": f"<{k}>" for k in ("unk", "pad") if f"<{k}>" in self.special}
         if self.chat_template:
             config["chat_template"] = self.chat_template
         with open(os.path.join(directory, "tokenizer_config.json"), "w") as f:
             json.dump(config, f, indent=2)
+
+    def begun(self, x):
+        """
+        Windows out of a text, x (B, T), in place with the beginning-of-text that models of other families than GPT-2's
+        expect before anything else, instead of each one's first token.
+        """
+        if self.has_start:
+            x[:, 0] = self.start
+        return x
+
+    def name_of(self, token):
+        """How a special token is written."""
+        return next(t["content"] for t in self.spec["added_tokens"] if t["id"] == token)
+
+    def reach(self):
+        """
+        How large a model's vocabulary must be: for all that a text or the chat template can become. Gemma 3 1B has a
+        token for images in its tokenizer.json, and no row for it in its embedding.
+        """
+        template = self.chat_template or ""
+        ids = [t["id"] for t in self.spec.get("added_tokens", []) if t["id"] in (self.start, self.end_of_text)
+               or not t.get("special", True) or t["content"] in template]
+        return 1 + max(max(vocabulary(self.spec).values()), *ids)
+
+    @functools.cached_property
+    def special_pattern(self):
+        """A regex that finds special tokens in a text, the longest at each place."""
+        return re.compile("|".join(map(re.escape, sorted(self.special, key=len, reverse=True))))
 
     def same_as(self, other):
         """Do both give the same ids? The text of two tokenizer.json may differ (another version, hub or tiktoken)."""

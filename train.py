@@ -1,5 +1,6 @@
 """
-Train a GPT-2: from scratch, or on from any checkpoint; on text, examples or preferences; on a CPU, a GPU, or many.
+Train a GPT-2 from scratch, or it or a Gemma 3 on from any checkpoint; on text, examples or preferences; on a CPU, a
+GPU, or many.
 
     python train.py --data data/sec --out runs/sec                        # 124M, one pass over the data
     python train.py --data data/sec --out runs/sec --init gpt2            # continue from OpenAI's weights
@@ -35,12 +36,13 @@ import checkpoint
 import cli
 import cost
 import data
+import examples
 import licence
 import lora
 import objective
 import optimizer
 import plan
-from model import GPT, SIZES, GPTConfig, read_config
+from model import GPT, SIZES, GPTConfig
 
 # dense bf16 tensor-core peaks in TFLOP/s, by words of the device's name; the first that matches counts
 PEAK_TFLOPS = {
@@ -58,6 +60,7 @@ FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "s
 # peak learning rates; Muon's from scratch is 0.1 / sqrt(n_embd), at GPT-2 124M Jordan's 0.02 in AdamW's measure
 LR = {"lm": {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}, "sft": {"adamw": 2e-5, "muon": 2e-4, "lora": 2e-4},
       "pairs": {"adamw": 5e-7, "muon": 5e-6, "lora": 5e-6}}
+LONGEST = 2048  # tokens of context, unless --seq_len says more: some models have room for 131,072
 OF_KIND = dict(packing=("sft", "pairs"), train_on_prompt=("sft",), dpo_beta=("pairs",), dpo_sft=("pairs",),
                label_smoothing=("pairs",), teacher=("lm", "sft"))
 EPOCHS = {"lm": 1, "sft": 3, "pairs": 1}
@@ -78,7 +81,8 @@ def flags():
     g.add_argument("--n_layer", type=cli.positive(int), help="layers, instead of the size's")
     g.add_argument("--n_head", type=cli.positive(int), help="heads")
     g.add_argument("--n_embd", type=cli.positive(int), help="channels")
-    g.add_argument("--seq_len", type=cli.positive(int), help="tokens of context [1024, or the loaded model's]")
+    g.add_argument("--seq_len", type=cli.positive(int), help="tokens of context [1024; of a loaded model all that it "
+                   f"has room for, at most {LONGEST}]")
     g.add_argument("--dropout", type=cli.fraction, default=0.0, help="0 for pretraining; 0.1 helps where epochs repeat")
     g.add_argument("--bias", type=int, choices=(0, 1), default=0, help="biases in linears and layer norms")
     g = p.add_argument_group("LoRA (of a model given by --init)")
@@ -146,7 +150,7 @@ def flags():
     g.add_argument("--log_every", type=cli.positive(int), default=10, help="steps between lines of the log")
     g = p.add_argument_group("machine")
     cli.add_machine_flags(g)
-    g.add_argument("--compile", type=int, choices=(0, 1), help="torch.compile [1 on a GPU, 0 elsewhere]")
+    g.add_argument("--compile", type=int, choices=(0, 1), help="torch.compile [1 on a GPU from sm_80 on, 0 elsewhere]")
     g.add_argument("--seed", type=int, default=0, help="of initialisation, batches and dropout")
     return p
 
@@ -223,7 +227,8 @@ def build_model(args, kind, resumed):
         tokenizer = data.Tokenizer.load(args.data)
         return GPT(GPTConfig(tokenizer.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd,
                              args.dropout, bool(args.bias))), tokenizer, None
-    model, tokenizer = checkpoint.load(source, merge=False)
+    adapts = args.lora_rank or checkpoint.is_adapter(source)  # then what is frozen may stay in half the memory
+    model, tokenizer = checkpoint.load(source, merge=False, dtype=None if adapts else torch.float32)
     model.set_dropout(args.dropout)
     found = lora.adapters(model)
     if found and not resumed:
@@ -241,7 +246,7 @@ def build_model(args, kind, resumed):
     if given:
         raise ValueError(f"--init {args.init} has its own shape; leave out {', '.join('--' + k for k in given)}")
     args.n_layer, args.n_head, args.n_embd, args.bias = c.n_layer, c.n_head, c.n_embd, int(c.bias)
-    args.seq_len = args.seq_len or c.block_size
+    args.seq_len = args.seq_len or min(LONGEST, c.block_size)
     if args.seq_len > c.block_size:
         raise ValueError(f"--seq_len {args.seq_len} is longer than the {c.block_size} positions of {source}")
     if args.lora_rank and not found:
@@ -266,9 +271,8 @@ def training_flops(model, T):
     has no gradient of its own and costs 4.
     """
     trainable, total = lora.count(model)
-    c = model.config
-    return 6 * trainable + (6 if trainable == total else 4) * (
-        total - trainable - model.wpe.weight.numel()) + 12 * c.n_layer * c.n_embd * T
+    tables = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not model.wte)
+    return 6 * trainable + (6 if trainable == total else 4) * (total - trainable - tables) + model.attention_flops(T)
 
 
 def memory_in_words(model):
@@ -328,22 +332,26 @@ def print_plan(args):
     local = checkpoint.resolve(args.init)
     if checkpoint.is_adapter(local):
         local = checkpoint.resolve(lora.read_adapter(local)[0]["base_model_name_or_path"])
-    if os.path.isdir(local):
-        config = read_config(local)
-    else:
-        name = args.size if args.init == "scratch" else args.init.removeprefix("openai-community/")
-        if name not in SIZES:
-            raise ValueError(f"--plan knows local checkpoints and {', '.join(SIZES)}, not --init {args.init}")
-        shape = SIZES[name]
+    if args.init == "scratch":
         vocabulary = data.Tokenizer.load(args.data).vocab_size if args.data else 50257
-        config = GPTConfig(vocabulary, args.seq_len or 1024, **{k: getattr(args, k) or v for k, v in shape.items()},
-                           dropout=args.dropout, bias=bool(args.bias) or args.init != "scratch")
-    T, gpu = args.seq_len or config.block_size, args.device != "cpu"
+        shape = {k: getattr(args, k) or v for k, v in SIZES[args.size].items()}
+        config = GPTConfig(vocabulary, args.seq_len or 1024, **shape, dropout=args.dropout, bias=bool(args.bias))
+    else:
+        config = checkpoint.read_config(local)
+    T, gpu = args.seq_len or min(LONGEST, config.block_size), args.device != "cpu"
     dtype = "bfloat16" if gpu and args.dtype == "auto" else cli.choose_dtype(args.dtype, torch.device("cpu"))
     batch = args.micro_batch or max(1, min(16384 if gpu else 4096, args.batch_tokens) // T)
     print(plan.table(config, batch, T, args.lora_rank or 16, args.lora_targets, getattr(torch, dtype), gpu,
                      args.optimizer == "muon" or (args.optimizer is None and args.init == "scratch"),
-                     batch * T < args.batch_tokens))
+                     batch * T < args.batch_tokens, learnt_share(args)))
+
+
+def learnt_share(args):
+    """The share of what is read that is to be learnt: all of a text, of examples the completions."""
+    manifest = data.read_manifest(args.data) if args.data else dict(kind="lm")
+    if manifest["kind"] == "lm" or args.train_on_prompt:
+        return 1.0
+    return examples.share_learnt(examples.read_split(args.data, manifest, "train"))
 
 
 def replayed(args, learn, tokenizer, device):
@@ -414,7 +422,7 @@ def choose_room(args, config, kind, device):
     room = free + torch.cuda.memory_reserved(device) - plan.RESERVE * total  # the plan counts the weights, too
     mode = plan.MODES[0 if not args.lora_rank else 2 if args.quantize else 1]
     rows, recompute = plan.fitting(config, mode, args.lora_rank or 0, args.lora_targets, T, getattr(torch, args.dtype),
-                                   args.optimizer == "muon", room, args.recompute)
+                                   args.optimizer == "muon", room, args.recompute, min(1.0, 2 * learnt_share(args)))
     args.recompute = int(recompute)
     return min(rows, max(1, 65536 // T))
 
@@ -486,7 +494,7 @@ def main():
                                 device_id=device if device.type == "cuda" else None)
     say = print if rank == 0 else lambda *a, **k: None
     args.dtype = dtype = cli.choose_dtype(args.dtype, device)
-    args.compile = device.type == "cuda" if args.compile is None else bool(args.compile)
+    args.compile = cli.choose_compile(args.compile, device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # what stays in float32 may use TF32
 

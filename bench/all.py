@@ -31,6 +31,10 @@ def commands(args, device):
                                      ["--n_layer", "48", "--n_head", "25", "--n_embd", "1600"])],
                  kernels=["--shapes", "192x64", "--rows", "1", "--rounds", "1"] if args.quick else [],
                  qlora=[*small, *tiny, *([] if device == "cpu" else ["--compile", "1"])],
+                 gemma=["--shape", "gemma-3-270m", "--learn", "2", "--seq_len", "128", *(
+                     ["--n_layer", "1", "--micro_batch", "1", "--rounds", "1", "--memory", "0"] if args.quick else
+                     ["--micro_batch", "8"] if device == "cpu" else
+                     ["--shape", "gemma-3-1b", "--micro_batch", "32"])],
                  prepare=[*args.filings, *(["--megabytes", "0.2", "--rounds", "1", "--tokenizer", "bpe:300"]
                                            if args.quick else ["--megabytes", "500", "--memory", "100", "1000"])],
                  to_loss=[args.data, "--work", "runs/to_loss-quick" if args.quick else "runs/to_loss", *nanogpt, *(
@@ -48,7 +52,8 @@ def commands(args, device):
                               "--seeds", "0", "--eval_tokens", "1024"] if args.quick else [])]
     missing = {} if args.filings else {"prepare": "no --filings", "spikes": "no --filings"}
     missing |= {} if args.data else {k: "no --data" for k in ("to_loss", "curves", "spikes")}
-    return {k: [ROOT / f"bench/{k}.py", *v] for k, v in found.items() if k not in missing}, missing
+    return {k: [ROOT / f"bench/{'qlora' if k == 'gemma' else k}.py", *v]
+            for k, v in found.items() if k not in missing}, missing
 
 
 def main():

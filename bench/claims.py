@@ -48,6 +48,10 @@ def hours_on_a_4070(result):  # 58 TFLOP/s in bf16, as train.py's table has it
     return 1.55e9 * result["flops_per_token"] / (result["mfu"] * 58e12) / 3600
 
 
+def seconds_on_a_t4(result):  # 65 TFLOP/s in float16, as train.py's table has it
+    return result["seconds_for_4000_rows"]["tenk QLoRA"] * result["peak_flops"] / 65e12
+
+
 # device, benchmark, what, goal, unit, where in its result: a figure, or one per round or seed
 ROWS = [
     ("cpu", "train", "a training step, 12 × 768, vocabulary 50,257, context 1024: tokens/s over nanoGPT's", "≥ 3", " ×",
@@ -79,6 +83,11 @@ ROWS = [
     ("cpu", "qlora", "its peak memory over theirs", "≤ 0.7", " ×", at("memory_ratio", "PEFT LoRA")),
     ("cpu", "qlora", "a QLoRA step: over transformers + PEFT + bitsandbytes", "≥ 1.1", " ×", at("ratios", "QLoRA")),
     ("cpu", "qlora", "its peak memory over theirs", "≤ 0.7", " ×", at("memory_ratio", "PEFT QLoRA")),
+    *(("cpu", benchmark, what, "", " ×", at(*path)) for benchmark, words in (
+        ("gemma", "Gemma 3 270M, 8 × 128 tokens, two of each row learnt"), ("gemma-1b", "the same with 1B, 4 × 128"))
+      for what, *path in ((f"{words}: a LoRA step over transformers + PEFT", "ratios", "LoRA"),
+                          ("a QLoRA step over transformers + PEFT + bitsandbytes", "ratios", "QLoRA"),
+                          ("its peak memory, loading included, over theirs", "memory_ratio", "PEFT QLoRA"))),
     ("cpu", "kernels", "unpacking NF4 weights of 2048 × 2048, in PyTorch, over bitsandbytes' C++", "≥ 0.25", " ×",
      goal_of("unpacking over bitsandbytes")),
     ("cpu", "kernels", "the same for all shapes, GPT-2's small ones included", "", " ×", unpacking),
@@ -114,6 +123,11 @@ ROWS = [
     ("gpu", "qlora", "a QLoRA step over PEFT + bitsandbytes", "≥ 1.3", " ×", at("ratios", "QLoRA")),
     ("gpu", "qlora", "its peak memory over theirs", "≤ 0.6", " ×", at("memory_ratio", "PEFT QLoRA")),
     ("gpu", "qlora", "a QLoRA step over our LoRA's", "≥ 0.9", " ×", at("ratios", "QLoRA over our LoRA")),
+    ("gpu", "gemma", "Gemma 3 1B, 32 × 128 tokens, two of each row learnt: a QLoRA step over PEFT + bitsandbytes",
+     "≥ 1.3", " ×", at("ratios", "QLoRA")),
+    ("gpu", "gemma", "its peak memory over theirs", "≤ 0.7", " ×", at("memory_ratio", "PEFT QLoRA")),
+    ("gpu", "gemma", "the same: an epoch of 4,000 sentences", "", " s", at("seconds_for_4000_rows", "tenk QLoRA")),
+    ("gpu", "gemma", "that on a T4 at the same share of its peak, by arithmetic", "", " s", seconds_on_a_t4),
     *(("gpu", "kernels", "NF4 products: " + what, goal, unit, goal_of(what)) for what, goal, unit in (
         ("1 row over vendor, in a graph", "≥ 3", " ×"), ("1 row, % of bandwidth, in a graph", "≥ 80", " %"),
         ("1 to 8 rows over bitsandbytes, in a graph", "≥ 1.2", " ×"),

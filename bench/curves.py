@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 import cli
 import data
+import decoder
 import model
 import optimizer
 
@@ -58,7 +59,7 @@ VARIANTS = {
     "activations made again in backward": (["--recompute", "1"], None, True),
     "freed memory given back": ([], lambda t: setattr(cli, "keep_freed_memory", lambda: None), True),
     "all logits at once, plain cross-entropy": (
-        [], lambda t: setattr(model.LinearCrossEntropy, "apply", plain_cross_entropy), False),
+        [], lambda t: setattr(decoder.LinearCrossEntropy, "apply", plain_cross_entropy), False),
     "torch's attention": ([], lambda t: setattr(model.BlockAttention, "apply", torchs_attention), False),
     "Muon, one matrix at a time": ([], lambda t: setattr(optimizer, "shared", matrix_by_matrix), False),
     "one sequence at a time": (["--micro_batch", "1"], None, False),

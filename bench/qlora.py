@@ -3,6 +3,7 @@ Our LoRA and QLoRA training steps against those of transformers + PEFT (+ bitsan
 
     python bench/qlora.py                                                   # GPT-2's shape, random weights
     python bench/qlora.py --init gpt2-xl --compile 1 --out xl.json          # real weights: a directory or a hub id
+    python bench/qlora.py --shape gemma-3-1b --seq_len 128 --micro_batch 32 --learn 2         # as examples are learnt
 
 Both sides load the same directory, written with weights that the compute dtype holds exactly, and train adapters on all
 linears: same A, B = 0, float32, no dropout, no gradient checkpointing; base weights in the compute dtype, autocast
@@ -17,8 +18,10 @@ adapters that load into the other side, the same 4-bit bytes. If one fails, no s
 """
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -26,19 +29,24 @@ import tempfile
 
 import torch
 
-from train import alternate, finish, machine, step_function  # isort: skip
+from train import alternate, finish, load_module, machine, step_function  # isort: skip
 
+import checkpoint
 import cli
 import lora
 from kernels import quantize_nf4
-from model import GPT, GPTConfig
+from model import GPTConfig
 
 GUIDE = "PEFT QLoRA by its guide"
 
 
+def load_ours(args):
+    return checkpoint.kind_of(args.folder).from_pretrained(args.folder, dtype=None)
+
+
 def build_ours(args, device, dtype, quantize):
     torch.manual_seed(1)
-    model = lora.add_lora(GPT.from_pretrained(args.folder), args.rank, args.alpha, quantize="nf4" if quantize else None)
+    model = lora.add_lora(load_ours(args), args.rank, args.alpha, quantize="nf4" if quantize else None)
     return lora.cast_frozen(model.to(device), dtype)
 
 
@@ -55,9 +63,12 @@ def build_peft(args, device, dtype, quantize, guide=False):
         module.support_avx512bf16_for_cpu = False
     if guide:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    with torch.device("meta"):
+        ours = checkpoint.build(checkpoint.read_config(args.folder))
     return get_peft_model(model, LoraConfig(
         r=args.rank, lora_alpha=args.alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
-        target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=not quantize)).train()
+        target_modules=sorted({name.rsplit(".", 1)[1] for name in lora.linears(ours)}),
+        fan_in_fan_out=ours.hf_conv1d and not quantize)).train()
 
 
 def build(name, args, device, dtype):
@@ -69,27 +80,32 @@ def our_loss(model, x, y):
     return model(x, y)[1]
 
 
-def peft_loss(model, x, y):  # transformers shifts the labels itself: y says the same, with -100 at the end
-    return model(input_ids=x, labels=x, use_cache=False).loss
+def our_loss_on_examples(model, x, y):  # as train.py has it: rows of examples that do not see each other, here of one
+    return model(x, y, documents=torch.zeros_like(x))[1]
 
 
-def trainer(name, model, args, device, dtype):
-    """A function that takes a training step on a batch x (B, T) and returns the loss."""
+def peft_loss(model, x, y):  # transformers shifts the labels itself
+    return model(input_ids=x, labels=torch.cat([torch.full_like(y[:, :1], -100), y[:, :-1]], 1), use_cache=False).loss
+
+
+def trainer(name, model, args, device, dtype, learn=0):
+    """A function that takes a training step on a batch x (B, T), the last `learn` tokens of its rows or all of them."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=args.lr, betas=(0.9, 0.95),
                                   weight_decay=0.0, fused=True)
     run = torch.compile(model) if args.compile else model
     autocast = contextlib.nullcontext if dtype == torch.float32 else lambda: torch.autocast(device.type, dtype)
-    loss_of = our_loss if name.startswith("tenk") else peft_loss
+    loss_of = peft_loss if not name.startswith("tenk") else our_loss_on_examples if learn else our_loss
 
     def step(x):
         y = torch.cat([x[:, 1:], torch.full_like(x[:, :1], -100)], 1)
+        y[:, : -learn - 1 if learn else 0] = -100
         return step_function(run, optimizer, x, y, autocast, loss_of)()
     return step
 
 
 def make_batches(args, vocab_size, device):
     generator = torch.Generator().manual_seed(2)
-    return torch.randint(vocab_size, (4, args.micro_batch, args.seq_len), generator=generator).to(device)
+    return torch.randint(1, vocab_size, (4, args.micro_batch, args.seq_len), generator=generator).to(device)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -118,16 +134,27 @@ def differing_bytes(q, packed, state):
     return sum(int((a != b).sum()) for a, b in pairs) / sum(len(a) for a, _ in pairs)
 
 
-def theirs_of(peft, name):
-    """PEFT's layer for one of our linears."""
-    return peft.get_submodule("base_model.model." + GPT.hf_prefix + name)
+def theirs_of(peft, ours, name):
+    """PEFT's layer for one of the linears of our model."""
+    return peft.get_submodule("base_model.model." + ours.hf_prefix + name)
 
 
 @torch.no_grad()
-def logits_of(model, x, device, dtype):
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        out = model(x)
-    return (out[0] if isinstance(out, tuple) else out.logits).float()
+def logits_of(model, x):
+    """In float32 whatever the model is in: rounding adds up from layer to layer, and would hide a wrong adapter."""
+    new = [(p, "data", p.data.float()) for p in model.parameters() if p.is_floating_point()]
+    for m in model.modules():
+        if hasattr(m, "compute_dtype"):  # bitsandbytes'
+            new.append((m, "compute_dtype", torch.float32))
+        if hasattr(m, "scalar_embed_scale"):  # transformers' Gemma, which rounds it to the dtype that it is loaded in
+            new.append((m, "embed_scale", torch.tensor(m.scalar_embed_scale, device=x.device)))
+    old = [(thing, name, getattr(thing, name)) for thing, name, _ in new]
+    for thing, name, value in new:
+        setattr(thing, name, value)
+    out = model(x)
+    for thing, name, value in old:
+        setattr(thing, name, value)
+    return out[0] if isinstance(out, tuple) else out.logits
 
 
 def check_losses(gates, kind, losses, dtype):
@@ -139,10 +166,9 @@ def check_losses(gates, kind, losses, dtype):
     gate(gates, f"{kind} final loss, relative", gaps[-1] / theirs[-1], 0.005)
 
 
-def check_adapters(gates, kind, ours, peft, x, device, dtype, folder):
+def check_adapters(gates, kind, ours, peft, x, folder):
     """Adapters with something in B, saved by either side, into the other; returns the sizes of the files."""
     sizes = {}
-    limit = 1e-4 if dtype == torch.float32 else 0.02
     for saver in ("tenk", "PEFT"):
         for p in (p for n, p in (ours if saver == "tenk" else peft).named_parameters() if "lora_B" in n):
             torch.nn.init.normal_(p, std=0.02)
@@ -155,8 +181,8 @@ def check_adapters(gates, kind, ours, peft, x, device, dtype, folder):
             peft.set_adapter("default")
             peft.save_pretrained(path, selected_adapters=["default"])
             lora.load_adapter(ours, path)
-        a, b = (logits_of(m, x, device, dtype) for m in (ours, peft))
-        gate(gates, f"{kind} logits, adapter saved by {saver}, relative", float((a - b).norm() / b.norm()), limit)
+        a, b = (logits_of(m, x) for m in (ours, peft))
+        gate(gates, f"{kind} logits, adapter saved by {saver}, relative", float((a - b).norm() / b.norm()), 1e-4)
         sizes[f"{saver} {kind}"] = os.path.getsize(os.path.join(path, "adapter_model.safetensors"))
     peft.delete_adapter("tenk")
     return sizes
@@ -165,8 +191,9 @@ def check_adapters(gates, kind, ours, peft, x, device, dtype, folder):
 def check_bytes(gates, args, peft, device, dtype):
     """Our quantization of every linear, made on this device, against what transformers with bitsandbytes holds."""
     shares = []
-    for name, layer in lora.linears(GPT.from_pretrained(args.folder)).items():
-        weight = theirs_of(peft, name).base_layer.weight
+    ours = load_ours(args)
+    for name, layer in lora.linears(ours).items():
+        weight = theirs_of(peft, ours, name).base_layer.weight
         shares.append(differing_bytes(quantize_nf4(layer.weight.to(device, dtype)), weight, weight.quant_state))
     # bitsandbytes' CUDA kernels are built with fast arithmetic, which may tip a tie
     gate(gates, "NF4 bytes that differ, share", max(shares), 0.0 if device.type == "cpu" else 1e-5)
@@ -188,11 +215,11 @@ def train_alone(args, device, dtype):
     with contextlib.suppress(ImportError):
         import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
-    from transformers import GPT2LMHeadModel  # noqa: F401
+    from transformers import Gemma3ForCausalLM, GPT2LMHeadModel  # noqa: F401
     cli.keep_freed_memory(args.arm.startswith("tenk"))
     before = resident("VmRSS")
     model = build(args.arm, args, device, dtype)
-    step = trainer(args.arm, model, args, device, dtype)
+    step = trainer(args.arm, model, args, device, dtype, args.learn)
     for x in make_batches(args, args.vocab_size, device)[:3]:
         step(x)
     if device.type == "cuda":
@@ -215,13 +242,17 @@ def peak_memory(name, args):
 
 def flags():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--init", help="a GPT-2, directory or hub id, instead of random weights of the shape below")
-    p.add_argument("--n_layer", type=int, default=12)
+    p.add_argument("--init", help="a model, directory or hub id, instead of random weights of the shape below")
+    p.add_argument("--shape", help="that of a well-known model, gpt2-xl or gemma-3-1b, instead of the four below; "
+                   "--n_layer alone still counts")
+    p.add_argument("--n_layer", type=int, help="[12, or all of --shape]")
     p.add_argument("--n_head", type=int, default=12)
     p.add_argument("--n_embd", type=int, default=768)
     p.add_argument("--vocab_size", type=int, default=50257)
     p.add_argument("--seq_len", type=int, default=1024)
     p.add_argument("--micro_batch", type=int, default=4)
+    p.add_argument("--learn", type=int, default=0, metavar="N", help="time steps on the last N tokens of a row "
+                   "only, as of examples [all]")
     p.add_argument("--rank", type=int, default=16)
     p.add_argument("--alpha", type=int, default=32)
     p.add_argument("--lr", type=float, default=1e-3, help="high, so that a few steps move the loss")
@@ -257,11 +288,15 @@ def measure(args, device, dtype):
     except ImportError:
         bitsandbytes = None
     torch.manual_seed(0)
-    model = GPT.from_pretrained(args.init) if args.init else GPT(GPTConfig(
-        args.vocab_size, args.seq_len, args.n_layer, args.n_head, args.n_embd))
+    if args.init:
+        model, _ = checkpoint.load(args.init)
+    else:
+        config = checkpoint.read_config(args.shape) if args.shape else GPTConfig(
+            args.vocab_size, args.seq_len, args.n_layer or 12, args.n_head, args.n_embd)
+        model = checkpoint.build(dataclasses.replace(config, n_layer=args.n_layer or config.n_layer))
     shape = vars(model.config)
     args.vocab_size, args.seq_len = model.config.vocab_size, min(args.seq_len, model.config.block_size)
-    model.to(dtype).float().save_pretrained(args.folder)
+    model.save_pretrained(args.folder, dtype=dtype)
     del model
     names = [f"{who} {kind}" for kind in ("LoRA", "QLoRA") for who in ("tenk", "PEFT")
              if bitsandbytes or (who, kind) != ("PEFT", "QLoRA")]
@@ -269,19 +304,19 @@ def measure(args, device, dtype):
     models = {name: build(name, args, device, dtype) for name in names}
     for kind in kinds:
         for name, layer in lora.adapters(models["tenk " + kind]).items():
-            theirs_of(models["PEFT " + kind], name).lora_A["default"].weight.data.copy_(layer.lora_A)
+            theirs = theirs_of(models["PEFT " + kind], models["tenk " + kind], name)
+            theirs.lora_A["default"].weight.data.copy_(layer.lora_A)
     batches = make_batches(args, args.vocab_size, device)
     gates, goals, sizes = {}, {}, {}
     steps = {name: trainer(name, model, args, device, dtype) for name, model in models.items()}
     losses = {name: [step(batches[i % len(batches)]).item() for i in range(args.steps)] for name, step in steps.items()}
     for kind in kinds:
         check_losses(gates, kind, losses, dtype)
-        sizes |= check_adapters(gates, kind, models["tenk " + kind], models["PEFT " + kind], batches[0], device, dtype,
-                                args.folder)
+        sizes |= check_adapters(gates, kind, models["tenk " + kind], models["PEFT " + kind], batches[0], args.folder)
     if "QLoRA" in kinds:
         check_bytes(gates, args, models["PEFT QLoRA"], device, dtype)
     result = dict(what="LoRA and QLoRA training steps", shape=shape, init=args.init, seq_len=args.seq_len,
-                  micro_batch=args.micro_batch, rank=args.rank, compile=bool(args.compile),
+                  micro_batch=args.micro_batch, learn=args.learn, rank=args.rank, compile=bool(args.compile),
                   dtype=str(dtype).removeprefix("torch."), machine=machine(device) | dict(
                       transformers=transformers.__version__, peft=peft.__version__,
                       bitsandbytes=bitsandbytes and bitsandbytes.__version__),
@@ -291,9 +326,9 @@ def measure(args, device, dtype):
         sys.exit("a gate failed, so no speed is measured")
 
     # load_adapter replaced our layers, so the optimizers have to be made anew
-    steps = {name: trainer(name, model, args, device, dtype) for name, model in models.items()}
+    steps = {name: trainer(name, model, args, device, dtype, args.learn) for name, model in models.items()}
     seconds = alternate({name: lambda step=step: step(batches[0]) for name, step in steps.items()},
-                        args.rounds, device, warmup=2)
+                        args.rounds, device, warmup=2, again=True)
     trainable = {name: sum(p.numel() for p in m.parameters() if p.requires_grad) for name, m in models.items()}
     del models, steps
     if device.type == "cuda":
@@ -319,10 +354,12 @@ def measure(args, device, dtype):
         goal(goals, "LoRA memory over PEFT's", less["PEFT LoRA"], 0.7, at_most=True)
         goal(goals, "QLoRA memory over PEFT's", less["PEFT QLoRA"], 0.7, at_most=True)
     tokens = args.micro_batch * args.seq_len
+    peak = load_module(pathlib.Path(__file__).parents[1] / "train.py", "tenk_train").peak_flops(device)
     finish(result | dict(
         tokens_per_second={name: tokens / statistics.median(s) for name, s in seconds.items()}, speedup=median,
-        ratios=speed, trainable_parameters=trainable, adapter_bytes=sizes, peak_memory=memory, memory_ratio=less,
-        goals=goals), args.out)
+        seconds_for_4000_rows={name: 4000 / args.micro_batch * statistics.median(s) for name, s in seconds.items()},
+        peak_flops=peak, ratios=speed, trainable_parameters=trainable, adapter_bytes=sizes,
+        peak_memory=memory, memory_ratio=less, goals=goals), args.out)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ Rows, M, is the number of x's rows, batch times tokens:
 
 The gradient of x needs W and not its transpose: the same bytes serve backward, by the same choice. CPUs, Apple's GPUs
 and odd shapes (in not a multiple of 64) take the last path with PyTorch alone. Triton has no tensor-core path for a T4,
-nor is there one for float32: there the GEMV goes on to 8 rows. On every path but the GEMV's, which does not round them
-at all, weights are rounded once, to x's dtype; sums are in float32.
+nor is there one for float32: there the GEMV goes on to 8 rows; and where Triton promises nothing, as on a T4, it has
+to show first that it is sound. On every path but the GEMV's, which does not round them at all, weights are rounded
+once, to x's dtype; sums are in float32.
 """
+import functools
 import importlib.util
 import os
 
@@ -50,6 +52,25 @@ def runs_triton(x, dtype):
     return HAS_TRITON and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1" and dtype != torch.bfloat16)
 
 
+@functools.cache
+def is_sound(device):
+    """
+    Does Triton compute on this device what PyTorch does? It is made for AMD's GPUs and for NVIDIA's from sm_80 on; on
+    an older one, such as a T4, it is asked once.
+    """
+    if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
+        return True
+    try:
+        from kernels import nf4_triton
+        w, x = (torch.randn(192, 64, generator=torch.Generator().manual_seed(i)).half().to(device) for i in range(2))
+        q = quantize_nf4(w)
+        plain = dequantize_in_torch(q)
+        y, expected = nf4_triton.gemv(x[:2], q, None, None, None), x[:2].float() @ plain.float().t()
+        return torch.equal(nf4_triton.dequantize(q, q.dtype), plain) and torch.allclose(y.float(), expected, atol=0.1)
+    except Exception:  # of a compiler that was not made for this: anything
+        return False
+
+
 def choose_path(x, q, backward=False):
     """"gemv" (forward only), "fused" or "unpack", for x (M, K), or backward (M, N), and a weight q (N, K)."""
     if not runs_triton(x, x.dtype) or q.shape[1] % BLOCK:
@@ -64,7 +85,7 @@ def choose_path(x, q, backward=False):
 
 def dequantize_nf4(q, dtype=None, out=None):
     """NF4Tensor -> weight of q.shape in dtype (default: the one it was made from); `out` is written if given."""
-    if not runs_triton(q.packed, dtype or q.dtype):
+    if not runs_triton(q.packed, dtype or q.dtype) or not is_sound(q.packed.device):
         return dequantize_in_torch(q, dtype, out)
     from kernels import nf4_triton
     return nf4_triton.dequantize(q, dtype or q.dtype, out)
@@ -102,7 +123,7 @@ def _linear(x: torch.Tensor, packed: torch.Tensor, absmax: torch.Tensor, nested_
     """x (M, K) -> y (M, N) and u = scale * x @ a.T (M, r), which backward needs again."""
     q = weight_of(packed, absmax, nested_absmax, offset, N, x.shape[1], x.dtype)
     u = x.new_empty(len(x), 0) if a is None else (x @ a.t()).mul_(scale)
-    path = choose_path(x, q)
+    path = choose_path(x, q) if is_sound(x.device) else "unpack"
     if path == "unpack":
         y = torch.nn.functional.linear(x, dequantize_nf4(q), bias)
         return y if a is None else y.addmm_(u, b.t()), u
@@ -121,7 +142,7 @@ def _input_grad(dy: torch.Tensor, packed: torch.Tensor, absmax: torch.Tensor, ne
                 offset: torch.Tensor | None, K: int, du: torch.Tensor | None, a: torch.Tensor | None) -> torch.Tensor:
     """dy (M, N) -> dx = dy @ W + du @ a, (M, K)."""
     q = weight_of(packed, absmax, nested_absmax, offset, dy.shape[1], K, dy.dtype)
-    if choose_path(dy, q, backward=True) == "unpack":
+    if not is_sound(dy.device) or choose_path(dy, q, backward=True) == "unpack":
         dx = dy @ dequantize_nf4(q)
         return dx if a is None else dx.addmm_(du, a)
     from kernels import nf4_triton

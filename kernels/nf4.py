@@ -185,8 +185,9 @@ def dequantize_nf4(q, dtype=None, out=None):
     packed, scales = q.packed.view(-1), q.scales()
     out = torch.empty(q.shape, dtype=dtype or q.dtype, device=device) if out is None else out
     flat = out.view(-1)
-    for i in range(0, len(packed), CHUNK):
-        codes = pairs.index_select(0, packed[i : i + CHUNK].long()).view(torch.float32)
+    step = CHUNK if device.type == "cpu" else 64 * CHUNK
+    for i in range(0, len(packed), step):
+        codes = pairs.index_select(0, packed[i : i + step].long()).view(torch.float32)
         whole = len(codes) // BLOCK * BLOCK
         scale = scales[2 * i // BLOCK :]
         codes[:whole].view(-1, BLOCK).mul_(scale[: whole // BLOCK, None])

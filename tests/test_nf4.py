@@ -223,6 +223,14 @@ def test_the_path_is_chosen_by_device_dtype_and_rows(monkeypatch):
         assert kernels.choose_path(OnGPU(rows, "sm_90", torch.float32), q) == expected
 
 
+def test_where_triton_promises_nothing_it_has_to_work(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: device.capability)
+    for capability, expected in ((9, 0), True), ((8, 0), True), ((7, 5), False):  # there is no T4 here, so it fails
+        device = type("Device", (), dict(type="cuda", capability=capability))
+        assert kernels.is_sound(device) is expected
+    assert kernels.is_sound(torch.device("cpu"))
+
+
 def test_wrong_width_is_named():
     with pytest.raises(ValueError, match="100 features"):
         nf4_linear(torch.randn(2, 100), quantize_nf4(torch.randn(8, 128)))
