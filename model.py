@@ -65,7 +65,8 @@ class Attention(nn.Module):
         if cache is not None:  # write the new keys and values at `steps`, then look at all that the cache holds
             k, v = cache[0].index_copy_(2, steps, k), cache[1].index_copy_(2, steps, v)
         p = self.dropout if self.training else 0.0
-        causal = mask is None and T > 1  # a single new token may see all of the cache
+        # a single new token may see all of the cache. True, and not the condition: torch.compile may make a symbol of T
+        causal = True if mask is None and T > 1 else False
         if x.device.type == "cpu" and q.dtype == torch.bfloat16 and causal and not p and torch.is_grad_enabled():
             y = BlockAttention.apply(q, k, v)
         else:

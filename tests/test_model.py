@@ -272,6 +272,15 @@ def test_compiled_model_gives_the_same_loss_and_gradients(backend, monkeypatch):
         assert torch.allclose(p.grad, expected[name], atol=1e-6), name
 
 
+def test_one_graph_serves_windows_of_all_lengths():
+    torch._dynamo.reset()
+    model = tiny()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for T in (12, 24, 48, 5):  # from the second on a symbol
+        idx = torch.randint(101, (2, T))
+        assert torch.equal(compiled(idx, idx)[1], model(idx, idx)[1])
+
+
 def test_biases_trained_elsewhere_are_not_lost(tmp_path):
     tiny(bias=False).save_pretrained(tmp_path)
     hf = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
