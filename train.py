@@ -60,7 +60,7 @@ FIXED = ("init", "n_layer", "n_head", "n_embd", "seq_len", "dropout", "bias", "s
 # peak learning rates; Muon's from scratch is 0.1 / sqrt(n_embd), at GPT-2 124M Jordan's 0.02 in AdamW's measure
 LR = {"lm": {"adamw": 6e-4, "muon": 2e-3, "lora": 2e-4}, "sft": {"adamw": 2e-5, "muon": 2e-4, "lora": 2e-4},
       "pairs": {"adamw": 5e-7, "muon": 5e-6, "lora": 5e-6}}
-LONGEST = 2048  # tokens of context, unless --seq_len says more: some models have room for 131,072
+CONTEXT = 2048  # tokens at most, unless --seq_len says more: some models have room for 131,072
 OF_KIND = dict(packing=("sft", "pairs"), train_on_prompt=("sft",), dpo_beta=("pairs",), dpo_sft=("pairs",),
                label_smoothing=("pairs",), teacher=("lm", "sft"))
 EPOCHS = {"lm": 1, "sft": 3, "pairs": 1}
@@ -82,7 +82,7 @@ def flags():
     g.add_argument("--n_head", type=cli.positive(int), help="heads")
     g.add_argument("--n_embd", type=cli.positive(int), help="channels")
     g.add_argument("--seq_len", type=cli.positive(int), help="tokens of context [1024; of a loaded model all that it "
-                   f"has room for, at most {LONGEST}]")
+                   f"has room for, at most {CONTEXT}]")
     g.add_argument("--dropout", type=cli.fraction, default=0.0, help="0 for pretraining; 0.1 helps where epochs repeat")
     g.add_argument("--bias", type=int, choices=(0, 1), default=0, help="biases in linears and layer norms")
     g = p.add_argument_group("LoRA (of a model given by --init)")
@@ -246,7 +246,7 @@ def build_model(args, kind, resumed):
     if given:
         raise ValueError(f"--init {args.init} has its own shape; leave out {', '.join('--' + k for k in given)}")
     args.n_layer, args.n_head, args.n_embd, args.bias = c.n_layer, c.n_head, c.n_embd, int(c.bias)
-    args.seq_len = args.seq_len or min(LONGEST, c.block_size)
+    args.seq_len = args.seq_len or min(CONTEXT, c.block_size)
     if args.seq_len > c.block_size:
         raise ValueError(f"--seq_len {args.seq_len} is longer than the {c.block_size} positions of {source}")
     if args.lora_rank and not found:
@@ -338,7 +338,7 @@ def print_plan(args):
         config = GPTConfig(vocabulary, args.seq_len or 1024, **shape, dropout=args.dropout, bias=bool(args.bias))
     else:
         config = checkpoint.read_config(local)
-    T, gpu = args.seq_len or min(LONGEST, config.block_size), args.device != "cpu"
+    T, gpu = args.seq_len or min(CONTEXT, config.block_size), args.device != "cpu"
     dtype = "bfloat16" if gpu and args.dtype == "auto" else cli.choose_dtype(args.dtype, torch.device("cpu"))
     batch = args.micro_batch or max(1, min(16384 if gpu else 4096, args.batch_tokens) // T)
     print(plan.table(config, batch, T, args.lora_rank or 16, args.lora_targets, getattr(torch, dtype), gpu,
