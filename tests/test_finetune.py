@@ -504,10 +504,10 @@ def test_two_ranks_on_the_command_line(folders, trained, tmp_path):
 # ---- the README ----------------------------------------------------------------------------------------------------
 
 
-def walk_through():
-    """The commands of README's section on fine-tuning, in order."""
+def walk_through(title):
+    """The commands of a section of the README, in order."""
     text = (ROOT / "README.md").read_text()
-    section = text.split("## Examples, preferences, a teacher\n")[1].split("\n## ")[0]
+    section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
     lines = [line.split("    #")[0].strip() for block in section.split("```bash\n")[1:]
              for line in block.split("```")[0].splitlines()]
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
@@ -527,7 +527,7 @@ def test_the_walk_through(corpus, trained, tmp_path, monkeypatch, capsys):
         z.writestr("FinancialPhraseBank-v1.0/Sentences_50Agree.txt", "\r\n".join(rows).encode("latin-1"))
     (tmp_path / "prompts.txt").write_text("".join(f"What is {w}?\n" for w in WORDS))
     tiny = {"gpt2": str(trained), "http://localhost:8000/v1": str(trained)}
-    commands = walk_through()
+    commands = walk_through("Examples, preferences, a teacher")
     assert len(commands) == 15 and all(c[0] == "python" for c in commands)
     for _, script, *words in commands:
         words = [tiny.get(w, w) for w in words]

@@ -17,6 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from conftest import ROOT, SHARED, run
 from safetensors.torch import load_file
+from test_finetune import walk_through
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -561,71 +562,73 @@ def phrases(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def walked(directory, phrases, tmp_path_factory):
-    """The commands of README's walk-through, on a small model."""
-    out = tmp_path_factory.mktemp("walk")
-    prepared = run("prepare.py", "task", "phrasebank", phrases, "--chat", "--out", out / "fpb").stdout
-    trained = run("train.py", RECIPE, "--data", out / "fpb", "--init", directory, "--out", out / "qlora",
-                  "--epochs", "8", "--lr", "1e-2").stdout
-    return out, (prepared, trained)
+    """README's commands, on a small model: the folder they wrote to, and what each script said."""
+    out, said = tmp_path_factory.mktemp("walk"), {}
+    here = {"google/gemma-3-1b-it": directory, "FinancialPhraseBank-v1.0.zip": phrases}
+    for program, script, *words in walk_through("Gemma 3 1B on a small GPU"):
+        if program == "python":
+            words = [here.get(w, out / w if w.startswith(("data/", "runs/")) else w) for w in words]
+            words += ["--init", directory, "--epochs", "8", "--lr", "1e-2"] if script == "train.py" else []
+            said[script] = run(script, *words).stdout
+    return out, said
 
 
-def test_qlora_learns_the_task_and_says_what_it_does(walked, directory):
-    out, (prepared, trained) = walked
-    record = json.loads((out / "fpb/test.jsonl").read_text().splitlines()[0])
-    assert [m["role"] for m in record["prompt"]] == ["system", "user"] and "neutral, positive" in str(record["prompt"])
-    assert "baseline tfidf" in prepared
+def records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_qlora_learns_the_task_and_says_what_it_does(walked):
+    out, said = walked
+    (system, user), trained = records(out / "data/fpb-chat/test.jsonl")[0]["prompt"], said["train.py"]
+    assert [system["role"], user["role"]] == ["system", "user"] and "neutral, positive" in system["content"]
+    assert "baseline tfidf" in said["prepare.py"]
     assert "⟦" in trained and "<end_of_turn>⟧" in trained and trained.count("<bos>") == 1
     assert "weights in NF4" in trained and "licence  base" in trained and "forgot" in trained
-    log = [json.loads(line) for line in (out / "qlora/log.jsonl").read_text().splitlines()]
-    losses = [r["val_loss"] for r in log if "val_loss" in r]
+    losses = [r["val_loss"] for r in records(out / "runs/gemma/log.jsonl") if "val_loss" in r]
     assert min(losses) < losses[0] / 4
 
 
-def test_the_tuned_model_is_held_against_the_untuned_and_counting_words(walked, directory):
-    out, _ = walked
-    said = run("eval.py", out / "qlora", "--data", out / "fpb", "--baseline", directory, "--out", out / "report").stdout
-    report = json.loads((out / "report/report.json").read_text())
+def test_the_tuned_model_is_held_against_the_untuned_and_counting_words(walked):
+    out, said = walked
+    report = json.loads((out / "runs/gemma/report/report.json").read_text())
     tuned, untuned = report["models"]
     assert tuned["likeliest"]["accuracy"] > 0.9 > untuned["likeliest"]["accuracy"]
     assert tuned["written"]["accuracy"] == tuned["likeliest"]["accuracy"] and untuned["written"]["unparsed"]
-    assert set(report["baselines"]) == {"majority", "tfidf"} and "tfidf" in said
+    assert set(report["baselines"]) == {"majority", "tfidf"} and "tfidf" in said["eval.py"]
 
 
-def test_sampling_stops_at_the_end_of_a_turn(walked, directory):
+def test_sampling_stops_at_the_end_of_a_turn(walked):
     out, _ = walked
-    model, tokenizer = sample.load(str(out / "qlora"), "cpu", "float32")
-    record = json.loads((out / "fpb/test.jsonl").read_text().splitlines()[0])
-    (text, length), = sample.generate(model, tokenizer, [record["prompt"]], 50, temperature=0, with_lengths=True)
-    assert text == record["completion"].strip() and length < 50
-    said = run("sample.py", out / "qlora", directory, "--prompts", out / "fpb/test.jsonl", "--max_new_tokens", "8",
-               "--out", out / "samples.jsonl").stdout
-    assert "wrote" in said and len((out / "samples.jsonl").read_text().splitlines()) == 2 * len(
-        (out / "fpb/test.jsonl").read_text().splitlines())
+    model, tokenizer = sample.load(str(out / "runs/gemma"), "cpu", "float32")
+    asked, answers = records(out / "data/fpb-chat/test.jsonl"), records(out / "runs/gemma/answers.jsonl")
+    (text, length), = sample.generate(model, tokenizer, [asked[0]["prompt"]], 50, temperature=0, with_lengths=True)
+    assert text == asked[0]["completion"].strip() and length < 50
+    assert [a["prompt"] for a in answers] == [r["prompt"] for r in asked]
 
 
-def test_merging_writes_what_was_trained_in_the_dtype_of_the_hub(walked, directory):
-    out, _ = walked
-    said = run("checkpoint.py", "merge", out / "qlora", "--out", out / "merged", "--dtype", "bfloat16").stdout
-    assert "dequantized base, written in bfloat16" in said and "gemma" in said
-    merged = AutoModelForCausalLM.from_pretrained(out / "merged", dtype="auto")
+def test_merging_writes_what_was_trained_in_the_dtype_of_the_hub(walked):
+    out, said = walked
+    assert "dequantized base, written in bfloat16" in said["checkpoint.py"] and "gemma" in said["checkpoint.py"]
+    merged = AutoModelForCausalLM.from_pretrained(out / "runs/gemma-merged", dtype="auto")
     assert merged.dtype == torch.bfloat16 and merged.generation_config.eos_token_id == [1, 6]
-    theirs = AutoTokenizer.from_pretrained(out / "merged")
-    record = json.loads((out / "fpb/test.jsonl").read_text().splitlines()[0])
+    theirs = AutoTokenizer.from_pretrained(out / "runs/gemma-merged")
+    record = records(out / "data/fpb-chat/test.jsonl")[0]
     inputs = theirs.apply_chat_template(record["prompt"], add_generation_prompt=True, return_tensors="pt",
                                         return_dict=True)
     written = merged.generate(**inputs, max_new_tokens=20, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert theirs.decode(written) == record["completion"].strip() + "<end_of_turn>"
-    assert "Gemma 3 of" in run("checkpoint.py", "info", out / "merged").stdout
+    assert "Gemma 3 of" in run("checkpoint.py", "info", out / "runs/gemma-merged").stdout
 
 
 def test_the_adapter_loads_in_peft_on_the_hubs_model(walked, directory):
     import peft
 
     out, _ = walked
-    ours, _ = checkpoint.load(str(out / "qlora"), merge=False)
-    plain = lora.load_adapter(Gemma.from_pretrained(directory), checkpoint.resolve(str(out / "qlora")), quantize=None)
+    ours, _ = checkpoint.load(str(out / "runs/gemma"), merge=False)
+    path = checkpoint.resolve(str(out / "runs/gemma"))
+    plain = lora.load_adapter(Gemma.from_pretrained(directory), path, quantize=None)
     theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32),
-                                            out / "qlora").eval()
+                                            out / "runs/gemma").eval()
     idx = tokens(1000, 2, 40)
     with torch.no_grad():
         assert (theirs(idx).logits - plain(idx)[0]).abs().max() <= 1e-4
@@ -634,8 +637,8 @@ def test_the_adapter_loads_in_peft_on_the_hubs_model(walked, directory):
 
 def test_stopping_and_resuming_changes_nothing(walked, directory, tmp_path):
     out, _ = walked
-    flags = [RECIPE, "--data", out / "fpb", "--init", directory, "--steps", "6", "--save_every", "3", "--eval_every",
-             "3", "--log_every", "1", "--keep", "3"]
+    flags = [RECIPE, "--data", out / "data/fpb-chat", "--init", directory, "--steps", "6", "--save_every", "3",
+             "--eval_every", "3", "--log_every", "1", "--keep", "3"]
     run("train.py", *flags, "--out", tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "half", symlinks=True)
     for name in ("step-00000006", "latest"):
@@ -649,19 +652,19 @@ def test_stopping_and_resuming_changes_nothing(walked, directory, tmp_path):
 @pytest.mark.slow
 def test_dpo_and_distillation_know_no_difference(walked, directory, tmp_path):
     out, _ = walked
-    run("prepare.py", "pairs", out / "fpb", "--out", tmp_path / "pairs")
+    run("prepare.py", "pairs", out / "data/fpb-chat", "--out", tmp_path / "pairs")
     few = ["--steps", "2", "--batch_size", "4", "--seq_len", "128", "--eval_tokens", "1000"]
-    dpo = run("train.py", "--data", tmp_path / "pairs", "--init", out / "qlora", "--out", tmp_path / "dpo", *few)
+    dpo = run("train.py", "--data", tmp_path / "pairs", "--init", out / "runs/gemma", "--out", tmp_path / "dpo", *few)
     assert "0.6931" in dpo.stdout
-    taught = run("train.py", "--data", out / "fpb", "--init", directory, "--teacher", directory, "--out",
+    taught = run("train.py", "--data", out / "data/fpb-chat", "--init", directory, "--teacher", directory, "--out",
                  tmp_path / "taught", *few, "--log_every", "1")
     assert "teacher kl 0.0000" in taught.stdout
 
 
 def test_flags_that_do_not_fit(directory, walked):
     out, _ = walked
-    done = run("train.py", "--data", out / "fpb", "--init", directory, "--out", out / "no", "--dropout", "0.1",
-               check=False)
+    done = run("train.py", "--data", out / "data/fpb-chat", "--init", directory, "--out", out / "no", "--dropout",
+               "0.1", check=False)
     assert done.returncode == 2 and "--lora_dropout" in done.stderr and not (out / "no").exists()
 
 
@@ -765,5 +768,6 @@ def test_qlora_at_the_shapes_of_1b_takes_what_was_planned(tmp_path):
             vocab_size=262144, hidden_size=1152, intermediate_size=6912, num_hidden_layers=26, num_attention_heads=4,
             num_key_value_heads=1, head_dim=256, sliding_window=512))
         theirs = peft.get_peft_model(base, peft.LoraConfig.from_pretrained(tmp_path))
-    loaded = peft.set_peft_model_state_dict(theirs, load_file(tmp_path / "adapter_model.safetensors"))
+    loaded = peft.set_peft_model_state_dict(theirs, load_file(tmp_path / "adapter_model.safetensors"),
+                                             low_cpu_mem_usage=True)
     assert not loaded.unexpected_keys and not [k for k in loaded.missing_keys if "lora_" in k]
