@@ -49,7 +49,8 @@ NF4_KEY = ".quant_state.bitsandbytes__nf4"
 MODELS = {"gpt2": GPT, "gemma3_text": Gemma, "gemma3": Gemma}  # by what config.json says as model_type
 MODEL_OF = {GPTConfig: GPT, GemmaConfig: Gemma}
 KNOWN = {f"openai-community/{name}": GPTConfig(**shape) for name, shape in SIZES.items()} | {
-    f"google/{name}{kind}": config for name, config in GEMMA_SIZES.items() for kind in ("-it", "-pt", "")}
+    f"google/{name}{kind}": config for name, config in GEMMA_SIZES.items()
+    for kind in ("-it", "" if name == "gemma-3-270m" else "-pt")}
 
 
 def steps(run):
@@ -106,6 +107,7 @@ def load(path, device="cpu", merge=True, base=None, dtype=torch.float32):
     if tokenizer.reach() > model.config.vocab_size:
         raise ValueError(f"{path}: the tokenizer has {tokenizer.reach():,} tokens, "
                          f"the model only {model.config.vocab_size:,}; they do not belong together")
+    tokenizer.limit = model.config.vocab_size
     return model.to(device), tokenizer
 
 
@@ -114,7 +116,7 @@ def kind_of(path):
     if path.endswith(".pt"):
         return GPT
     kind = read_hf_config(path).get("model_type")
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise ValueError(f"{path} has model_type = {kind!r}; {', '.join(MODELS)} are read")
     return MODELS[kind]
 
@@ -159,7 +161,7 @@ def has_quantized_weights(path):
     config = os.path.join(path, "config.json")
     try:
         return os.path.exists(config) and "quantization_config" in read_json(config)
-    except ValueError:  # damaged: whoever reads it next says so
+    except (ValueError, TypeError):  # damaged: whoever reads it next says so
         return False
 
 
@@ -172,7 +174,7 @@ def load_quantized(path, dtype=torch.float32):
         raise ValueError(f"{path} is quantized otherwise than as NF4 of bitsandbytes; only that is read")
     packed = {name: NF4Tensor.from_state_dict(state, name) for name in names}
     for name, q in packed.items():  # shapes alone, until all else is checked and in place
-        state[name] = torch.empty(q.shape, device="meta")
+        state[name] = torch.empty(q.shape, dtype=q.dtype, device="meta")
     model = kind._with_state(config, state, path, dtype)
     for name, q in packed.items():
         name = name.removesuffix(".weight")
@@ -308,7 +310,7 @@ def info(args):
         print(line)
     print(f"{path}: {model.name} of {total:,} parameters, "
           f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, context {c.block_size}, "
-          f"vocabulary {tokenizer.vocab_size:,}, {'with' if c.bias else 'no'} biases"
+          f"vocabulary {c.vocab_size:,}, {'with' if c.bias else 'no'} biases"
           + (", linears in NF4" if lora.is_quantized(model) else ""))
     found = lora.adapters(model)
     if found:
@@ -383,25 +385,22 @@ def merge(args):
 def quantize(args):
     path, out = resolve(args.path), new_directory(args.out)
     if is_adapter(path):
-        raise ValueError(f"{path} is an adapter; quantizing it with its base would round what it has learnt: "
-                         "merge it first, or train it beside a base in NF4 (--quantize nf4)")
-    model, tokenizer = load(path)
-    size = getattr(torch, args.dtype).itemsize
-    was = size * lora.count(model)[1]
+        raise ValueError(f"{path} is an adapter; in 4 bits what it has learnt would be rounded: train it beside a base "
+                         "in NF4 (--quantize nf4), or merge it first if that loss is none to you")
+    model, tokenizer = load(path, dtype=None)
     if lora.is_quantized(model):
         raise ValueError(f"{path} is quantized already")
+    was = sum(p.nbytes for p in model.parameters())
+    dtype = args.dtype or str(model.wte.weight.dtype).removeprefix("torch.")
     lora.quantize_linears(model)
-    write_model(model, tokenizer, out, licence.read(path) or licence.lineage("model", args.path, model.origin),
-                args.dtype)
+    write_model(model, tokenizer, out, licence.read(path) or licence.lineage("model", args.path, model.origin), dtype)
     packed = sum(m.q.nbytes() for m in model.modules() if isinstance(m, lora.NF4Linear))
-    now = packed + sum(p.numel() * size for p in model.parameters())
-    print(f"{out}: linears in NF4, {was / 1e6:,.1f} MB of {args.dtype} weights are now {now / 1e6:,.1f}")
+    now = packed + sum(p.numel() for p in model.parameters()) * getattr(torch, dtype).itemsize
+    print(f"{out}: linears in NF4, the rest in {dtype}: {was / 1e6:,.1f} MB of weights are now {now / 1e6:,.1f}")
 
 
-def add_dtype_flag(parser):
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
-                        help="of the weights that are written, but for those in 4 bits; most models on the hub have "
-                        "bfloat16")
+def add_dtype_flag(parser, default, words):
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default=default, help=words)
 
 
 def main():
@@ -416,12 +415,12 @@ def main():
     p.add_argument("--base", help="where the base is [what adapter_config.json says]")
     p.add_argument("--original", metavar="CKPT", help="for a base in NF4: merge onto these weights, which it was "
                    "quantized from, and not onto the rounded ones that the adapter was trained with")
-    add_dtype_flag(p)
+    add_dtype_flag(p, "float32", "of the weights that are written; most models on the hub have bfloat16")
     p.set_defaults(run=merge)
     p = commands.add_parser("quantize", help="linears to NF4, 4.127 bits a weight", prog="checkpoint.py quantize")
     p.add_argument("path", help="a run directory, checkpoint, hub id or nanoGPT ckpt.pt")
     p.add_argument("--out", required=True, help="the checkpoint directory to write")
-    add_dtype_flag(p)
+    add_dtype_flag(p, None, "of the weights that stay as they are [what they are on disk]")
     p.set_defaults(run=quantize)
     args = parser.parse_args()
     args.run(args)

@@ -23,6 +23,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -50,12 +51,12 @@ def build(args, out):
     tokenizer_of.cache_clear()  # another job of this process may have had the same folder
     ragged.cache_clear()
     inputs, skipped = sources.list_inputs(args.paths, args.licence, args.public_only)
-    check_tokenizer_name(args.tokenizer)
+    args.tokenizer_path = find_tokenizer(args.tokenizer)
     held_words = sum(f["bytes"] for f in inputs) * (args.val_fraction + 0.15) / 6
     args.sample = min(1.0, SAMPLED_GRAMS / max(held_words, 1.0))
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "run", "command")}
-    if os.path.isfile(os.path.join(args.tokenizer, "tokenizer.json")):
-        settings["tokenizer"] = data.file_sha256(os.path.join(args.tokenizer, "tokenizer.json"))
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "run", "command", "tokenizer_path")}
+    if args.tokenizer_path:
+        settings["tokenizer"] = data.file_sha256(os.path.join(args.tokenizer_path, "tokenizer.json"))
     key = hashlib.sha256(json.dumps([VERSION, settings, inputs], sort_keys=True).encode()).hexdigest()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     out = os.path.realpath(out)
@@ -115,8 +116,11 @@ def is_finished(out, key):
         return False
 
 
-def check_tokenizer_name(name):
-    """ValueError now rather than after hours of reading."""
+def find_tokenizer(name):
+    """
+    The directory of a tokenizer that is not to be made here: where a hub id lies once it is downloaded. ValueError now
+    rather than after hours of reading.
+    """
     if name == "gpt2":
         gpt2_is_cached() or Tokenizer.gpt2()
     elif name.startswith("bpe:"):
@@ -127,8 +131,14 @@ def check_tokenizer_name(name):
                              "as many as anybody has tried")
     elif os.path.isdir(name):
         Tokenizer.load(name)
+        return name
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        from decoder import TOKENIZER, download  # with torch, which nothing else here needs
+
+        return find_tokenizer(download(name, TOKENIZER))
     else:
-        raise ValueError(f"--tokenizer {name} is neither gpt2, nor bpe:N, nor a directory with a tokenizer.json")
+        raise ValueError(f"--tokenizer {name} is neither gpt2, nor bpe:N, nor a directory with a tokenizer.json, nor "
+                         "the hub id of a model")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -329,7 +339,7 @@ def choose_tokenizer(args, read, places, sample_bytes=256 << 20):
         return Tokenizer.gpt2()
     if args.tokenizer.startswith("bpe:"):
         return Tokenizer.train(sample(read, places, sample_bytes), int(args.tokenizer[4:]), args.numbers)
-    return Tokenizer.load(args.tokenizer)
+    return Tokenizer.load(args.tokenizer_path)
 
 
 def sample(read, places, size):

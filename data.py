@@ -86,8 +86,8 @@ def read_manifest(directory):
         raise ValueError(f"{directory} is a file; make a data directory of it: python prepare.py corpus (of texts) or "
                          f"sft (of examples) {directory} --out DIR")
     if not os.path.isdir(directory):
-        raise FileNotFoundError(f"there is no data directory {directory}; "
-                                f"build it with: python prepare.py corpus PATH --out {directory}")
+        raise FileNotFoundError(f"there is no data directory {directory}; build it with: python prepare.py corpus PATH "
+                                f"(of examples: sft, or task) --out {directory}")
     try:
         with open(path, encoding="utf-8") as f:
             manifest = json.load(f)
@@ -227,4 +227,5 @@ class TokenData:
             starts = [*np.load(stem + ".docs.npy"), len(shard)]
             with open(stem + ".docs.jsonl", encoding="utf-8") as f:
                 for line, (a, b) in zip(f, pairwise(starts), strict=True):
-                    yield json.loads(line), np.asarray(shard[a + self.tokenizer.has_start : b - 1])
+                    begun = self.tokenizer.has_start and shard[a] == self.tokenizer.start
+                    yield json.loads(line), np.asarray(shard[a + begun : b - 1])

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 
 import torch
@@ -21,6 +22,7 @@ import torch.utils.checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+COMPUTABLE = {torch.float32, torch.bfloat16, torch.float16}
 LONGEST = 8192  # tokens to look at together, where nobody says otherwise: some models have room for 131,072
 
 
@@ -300,7 +302,9 @@ class LanguageModel(nn.Module):
             what = (f"missing {missing[:3]}" if missing else
                     f"unknown {unknown[:3]}" if unknown else f"misshapen {wrong[:3]}")
             raise ValueError(f"the weights in {where} do not fit its config: {what}")
-        model.load_state_dict({k: v.to(dtype or v.dtype).contiguous() for k, v in state.items()}, assign=True)
+        found = {v.dtype for v in state.values() if v.device.type != "meta"}
+        dtype = dtype or (found.pop() if len(found) == 1 and found <= COMPUTABLE else torch.float32)
+        model.load_state_dict({k: v.to(dtype).contiguous() for k, v in state.items()}, assign=True)
         model.origin = where if os.path.isdir(where) else None
         return model
 
@@ -425,8 +429,11 @@ def read_weights(directory):
     names = ["model.safetensors"]
     index = os.path.join(directory, "model.safetensors.index.json")
     if os.path.exists(index):
-        with open(index) as f:
-            names = sorted(set(json.load(f)["weight_map"].values()))
+        try:
+            with open(index) as f:
+                names = [os.path.join(".", name) for name in sorted(set(json.load(f)["weight_map"].values()))]
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"{index} is damaged ({type(e).__name__}: {e}); copy or download it again") from None
     state = {}
     for name in names:
         path = os.path.join(directory, name)
@@ -446,13 +453,18 @@ def drop_tied_head(state, embedding, directory):
         raise ValueError(f"{directory} has an output head of its own; only one tied to the embedding is supported")
 
 
-def download(name):
-    """Fetch a model from the Hugging Face hub into its usual cache and return the directory."""
+TOKENIZER = ["tokenizer*", "chat_template.jinja"]
+MODEL = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "adapter_config.json",
+         "vocab.json", "merges.txt", "README.md", "LICENSE*", *TOKENIZER]
+
+
+def download(name, patterns=MODEL):
+    """Fetch a model, or these files of it, from the Hugging Face hub into its usual cache; return the directory."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
-    patterns = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
-                "vocab.json", "merges.txt", "chat_template.jinja", "adapter_config.json", "README.md", "LICENSE*"]
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == ".":
+        raise FileNotFoundError(f"there is no directory {name}")
     try:
         return snapshot_download(name, allow_patterns=patterns)
     except GatedRepoError:
@@ -462,4 +474,4 @@ def download(name):
     except Exception as e:  # no network, no such repository, gated, bad name: the hub has a class for each
         raise FileNotFoundError(f"{name} is no directory here, and the Hugging Face hub did not give it "
                                 f"({type(e).__name__}); name a checkpoint directory, "
-                                "or check the id and the network") from None
+                                "or check the id, the network, and your token: hf auth whoami") from None

@@ -400,6 +400,11 @@ def conversation(tokenizer, messages, answer=False):
         ids, learnt = [tokenizer.start, *ids], [False, *learnt]
     if ids[1:2] == ids[:1]:
         raise ValueError("the chat template begins with two beginning-of-text tokens")
+    if tokenizer.limit and max(ids) >= tokenizer.limit:
+        raise ValueError(f"the chat template writes {tokenizer.name_of(max(ids))}, for which the model has no row")
+    if any(m["role"] == "system" and m["content"].strip() not in written for m in shielded):
+        raise ValueError("the chat template leaves out what the system says; put it into the first question, or give "
+                         "another template with --chat_template")
     return np.array(ids, dtype=np.int64), np.array(learnt, dtype=bool)
 
 

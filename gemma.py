@@ -23,8 +23,9 @@ float16, as on a T4, the stream stays in float32 here, and the widest activation
 
 Shapes in the comments: B sequences, T tokens, C channels, H query heads and G key and value heads of D, V vocabulary.
 """
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn as nn
@@ -51,16 +52,17 @@ class GemmaConfig:
     theta: float = 1e6  # RoPE of global layers: the period of the slowest pair is 2 pi times this
     local_theta: float = 1e4
     stretch: float = 1.0  # of positions in global layers; 8 from 4B on
-    query_scale: int = 256  # scores are divided by its square root
+    query_scale: float = 256  # scores are divided by its square root
     eps: float = 1e-6  # in the norms
     dropout: float = 0.0  # there is none; the field is for those who ask
     bias = False  # nor are there biases
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_kv_head", "head_dim", "n_inner",
-                     "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for field in fields(self):
+            value, whole = getattr(self, field.name), field.type is int
+            if field.type in (int, float) and field.name != "dropout" and not (
+                    type(value) in (int, field.type) and 0 < value < math.inf):
+                raise ValueError(f"{field.name} must be a {'whole ' * whole}number above 0, not {value!r}")
         types = self.layer_types or [LOCAL if (i + 1) % 6 else GLOBAL for i in range(self.n_layer)]
         self.layer_types = tuple(types[: self.n_layer])
         if len(self.layer_types) < self.n_layer or {*self.layer_types} - {LOCAL, GLOBAL}:
@@ -300,22 +302,10 @@ class Gemma(LanguageModel):
     def read_config(cls, directory):
         """The GemmaConfig of a Hugging Face directory of Gemma 3, or of the multimodal kind its language model's."""
         hf = read_hf_config(directory)
-        hf = hf["text_config"] if isinstance(hf.get("text_config"), dict) else hf
-        check_is_gemma(hf, directory)
-        rope = hf.get("rope_parameters") or {}  # transformers 5; before, rope_theta, rope_local_base_freq, rope_scaling
-        far, near = (rope.get(kind) or {} for kind in (GLOBAL, LOCAL))
-        scaling = (hf.get("rope_scaling") or {}) | far
-        kind = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind not in ("default", "linear") or near.get("rope_type", "default") != "default" or (
-                {*rope} - {LOCAL, GLOBAL}):
-            raise ValueError(f"{directory} has rotary positions that Gemma 3 does not have: {rope or scaling}")
-        types, every = hf.get("layer_types"), hf.get("sliding_window_pattern") or hf.get("_sliding_window_pattern") or 6
-        given = {ours: hf[theirs] for ours, theirs in NAMES.items() if hf.get(theirs) is not None}
-        n_layer = given["n_layer"]
-        return GemmaConfig(**DEFAULTS | given, theta=far.get("rope_theta", hf.get("rope_theta", 1e6)),
-                           local_theta=near.get("rope_theta", hf.get("rope_local_base_freq", 1e4)),
-                           stretch=scaling.get("factor", 1.0) if kind == "linear" else 1.0,
-                           layer_types=tuple(types or [LOCAL if (i + 1) % every else GLOBAL for i in range(n_layer)]))
+        try:
+            return config_of(hf.get("text_config") or hf)
+        except (ValueError, LookupError, TypeError, AttributeError) as e:
+            raise ValueError(f"{directory}/config.json is not that of a Gemma 3: {e or type(e).__name__}") from None
 
     @classmethod
     def read_pretrained(cls, directory):
@@ -362,13 +352,28 @@ class Gemma(LanguageModel):
                     **dict(sliding_window_pattern=every) if regular else {})
 
 
-def check_is_gemma(hf, directory):
+def config_of(hf):
+    """What a config.json says of a language model -> GemmaConfig. Raises all kinds of errors where it is damaged."""
     expected = EXPECTED | dict(attn_logit_softcapping=None, final_logit_softcapping=None,
                                use_bidirectional_attention=False)
     for key, value in expected.items():
         if hf.get(key, value) not in (value, value or None):
-            raise ValueError(f"{directory} has {key} = {hf[key]!r}; only Gemma 3's own, {value!r}, is supported")
-    missing = [k for k in ("hidden_size", "intermediate_size", "num_hidden_layers") if hf.get(k) is None]
-    missing += [k for k in NAMES.values() if not isinstance(hf.get(k, 1), int | float | None)]
+            raise ValueError(f"it has {key} = {hf[key]!r}; only Gemma 3's own, {value!r}, is supported")
+    missing = [key for key in ("hidden_size", "intermediate_size", "num_hidden_layers") if hf.get(key) is None]
     if missing:
-        raise ValueError(f"{directory}/config.json has no number for {', '.join(missing)}, so it is no Gemma 3")
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    rope = hf.get("rope_parameters") or {}  # transformers 5; before, rope_theta, rope_local_base_freq, rope_scaling
+    far, near = (rope.get(kind) or {} for kind in (GLOBAL, LOCAL))
+    scaling = (hf.get("rope_scaling") or {}) | far
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in ("default", "linear") or near.get("rope_type", "default") != "default" or {*rope} - {LOCAL, GLOBAL}:
+        raise ValueError(f"it has rotary positions that Gemma 3 does not have, {rope or scaling}")
+    config = GemmaConfig(**DEFAULTS | {ours: hf[theirs] for ours, theirs in NAMES.items() if theirs in hf},
+                         theta=far.get("rope_theta", hf.get("rope_theta", 1e6)),
+                         local_theta=near.get("rope_theta", hf.get("rope_local_base_freq", 1e4)),
+                         stretch=scaling["factor"] if kind == "linear" else 1.0)
+    every = hf.get("sliding_window_pattern") or hf.get("_sliding_window_pattern") or 6
+    types = hf.get("layer_types", [LOCAL if (i + 1) % every else GLOBAL for i in range(config.n_layer)])
+    if len(types) != config.n_layer:
+        raise ValueError(f"it has {len(types)} layer_types for {config.n_layer} layers")
+    return replace(config, layer_types=tuple(types))

@@ -321,6 +321,14 @@ def save_adapter(model, directory, base=None, base_sha256=""):
     os.replace(path + ".tmp", path)
 
 
+# PEFT's settings that a plain LoRA may have: as they like, or with this value
+HARMLESS = {"auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "fan_in_fan_out",
+            "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
+            "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
+            "target_modules", "task_type", "use_rslora"}
+PLAIN = dict(peft_type="LORA", bias="none")
+
+
 def read_adapter(directory):
     """(adapter_config, tensors, metadata) of an adapter directory; ValueError if it is damaged or not plain LoRA."""
     try:
@@ -336,19 +344,19 @@ def read_adapter(directory):
         tensors = load_file(path)
     except (ValueError, SafetensorError) as e:
         raise ValueError(f"the adapter in {directory} is damaged ({e}); copy it again") from None
-    plain = dict(peft_type="LORA", bias="none", use_dora=False, modules_to_save=None, alpha_pattern={}, lora_bias=False,
-                 layer_replication=None)
-    for key, value in plain.items():
-        if (config.get(key) or value) != value:
-            raise ValueError(f"{directory} has {key} = {config[key]!r}; only plain LoRA ({key} = {value!r}) is read")
+    for key, value in config.items():  # of what we do not know, PEFT says None or False where it is not in use
+        if value and key not in HARMLESS and value != PLAIN.get(key):
+            raise ValueError(f"{directory} has {key} = {value!r}; only plain LoRA, without, is read")
     start = config.get("init_lora_weights")
     if start not in (True, False, None, "gaussian", "orthogonal", "eva"):
         raise ValueError(f"{directory} has init_lora_weights = {start!r}, which changes the base's own weights; "
                          "convert it to plain LoRA with PEFT first")
-    for key in ("r", "lora_alpha", "lora_dropout"):
+    for key, limit in (("r", math.inf), ("lora_alpha", math.inf), ("lora_dropout", 1)):
         value = config.get(key, 0.0 if key == "lora_dropout" else None)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or not 0 <= value < limit:
             raise ValueError(f"{directory}/adapter_config.json has no number for {key}")
+    if not isinstance(config.get("use_rslora"), bool | None):
+        raise ValueError(f"{directory}/adapter_config.json says neither true nor false for use_rslora")
     if not isinstance(config.get("base_model_name_or_path"), str | None):
         raise ValueError(f"{directory}/adapter_config.json has no name for base_model_name_or_path")
     return config, tensors, metadata
@@ -373,7 +381,7 @@ def load_adapter(model, directory, quantize="as trained"):
     for key, name in names.items():
         a, b = (tensors.get(f"{key}.{part}.weight", torch.empty(0)) for part in ("lora_A", "lora_B"))
         fits = name in found and a.dim() == 2 and a.shape[1] == found[name].in_features and (
-            b.shape == (found[name].out_features, len(a)))
+            b.shape == (found[name].out_features, len(a))) and (len(a) == config["r"] or config.get("rank_pattern"))
         if not fits:
             raise ValueError(f"{directory} was made for another model: its {name} does not fit this one's")
     expected, origin = metadata.get("base_sha256"), getattr(model, "origin", None)

@@ -157,7 +157,7 @@ def main():
     p.add_argument("paths", nargs="+", metavar="PATH", help="files and folders to read")
     p.add_argument("--out", required=True, help="the data directory to write")
     p.add_argument("--tokenizer", default="gpt2",
-                   help="gpt2, bpe:N (trained on this corpus), or a directory with a tokenizer.json")
+                   help="gpt2, bpe:N (trained on this corpus), or a model's: its directory or hub id")
     p.add_argument("--numbers", choices=("gpt2", "digits", "threes"), default="gpt2",
                    help="how a bpe:N cuts numbers: as GPT-2 does, into digits, or into at most three digits")
     p.add_argument("--tables", choices=("short", "all", "none"), default="short",

@@ -60,8 +60,9 @@ def shown(prompt):
 
 def load(path, device, dtype):
     """(model in the given precision, tokenizer), ready to generate."""
-    model, tokenizer = checkpoint.load(path, device)
-    return model.to(getattr(torch, dtype)).eval(), tokenizer
+    adapted = checkpoint.is_adapter(checkpoint.resolve(path))  # and merged in float32; all else is as on disk at first
+    model, tokenizer = checkpoint.load(path, dtype=torch.float32 if adapted else None)
+    return model.to(device, getattr(torch, dtype)).eval(), tokenizer
 
 
 def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.8, top_k=None, top_p=None,

@@ -86,14 +86,16 @@ class Tokenizer:
         added = {t["content"]: t["id"] for t in spec.get("added_tokens", [])}
         self.special = {t["content"]: t["id"] for t in spec.get("added_tokens", []) if t.get("special", True)}
         ids = [*vocabulary(spec).values(), *added.values()]
-        end = next((t for t in (END_OF_TEXT, *ENDS) if t in self.special), END_OF_TEXT)
-        if end not in added:
+        ends = [t for known in (self.special, added) for t in (END_OF_TEXT, *ENDS) if t in known]
+        if not ends:
             raise ValueError(f"the tokenizer {name} has no end-of-text token; add {END_OF_TEXT} to its tokenizer.json")
-        self.end_of_text = self.start = added[end]
-        self.has_start = end != END_OF_TEXT and any(t in self.special for t in BEGINNINGS)
-        if self.has_start:  # a model expects it before anything else, and may know little to say without it
-            self.start = next(self.special[t] for t in BEGINNINGS if t in self.special)
+        known = self.special if ends[0] in self.special else added  # whose maker forgot to say that it is special
+        starts = [t for t in BEGINNINGS if t in known and ends[0] != END_OF_TEXT]
+        self.has_start = bool(starts)  # a model expects it before anything else, and may know little to say without it
+        self.special |= {t: added[t] for t in ends[:1] + starts[:1]}
+        self.end_of_text, self.start = added[ends[0]], added[(starts or ends)[0]]
         self.vocab_size = max(ids) + 1
+        self.limit = None  # how many of these the model that it came with knows; see checkpoint.load
         self.dtype = np.uint16 if self.vocab_size <= 2**16 else np.uint32
         self.fast = as_tiktoken(spec)
         self.encoder = encode.Encoder(self.fast, self.fast.name, self.dtype) if self.fast else None
@@ -195,13 +197,11 @@ class Tokenizer:
 
     def reach(self):
         """
-        How large a model's vocabulary must be: for all that a text or the chat template can become. Gemma 3 1B has a
-        token for images in its tokenizer.json, and no row for it in its embedding.
+        How large a model's vocabulary must be: for all that a text can become. Gemma 3 1B has a token for images in
+        its tokenizer.json, and no row for it in its embedding.
         """
-        template = self.chat_template or ""
-        ids = [t["id"] for t in self.spec.get("added_tokens", []) if t["id"] in (self.start, self.end_of_text)
-               or not t.get("special", True) or t["content"] in template]
-        return 1 + max(max(vocabulary(self.spec).values()), *ids)
+        ids = [t["id"] for t in self.spec["added_tokens"] if not t.get("special", True)]
+        return 1 + max(*vocabulary(self.spec).values(), self.start, self.end_of_text, *ids)
 
     @functools.cached_property
     def special_pattern(self):
@@ -252,7 +252,8 @@ class Tokenizer:
             one_byte = re.fullmatch("<0x[0-9A-F]{2}>", token)
             sizes[i] = len(token) if byte_level else 1 if one_byte else len(token.replace("▁", " ").encode())
         for t in self.spec.get("added_tokens", []):
-            sizes[t["id"]] = 0 if t.get("special", True) else len(t["content"].encode())
+            text = t["content"] if byte_level else t["content"].replace("▁", " ")
+            sizes[t["id"]] = 0 if t["content"] in self.special else len(text.encode())
         return sizes
 
 
@@ -377,6 +378,8 @@ def read_chat_template(directory):
         template = json.load(f).get("chat_template")
     if isinstance(template, list):  # several, by name
         template = {t["name"]: t["template"] for t in template}.get("default")
+    if not isinstance(template, str | None):
+        raise ValueError(f"{path} has a chat_template that is no text; copy it again, or leave it out")
     return template
 
 

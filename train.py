@@ -187,7 +187,8 @@ def read_args():
     if alone:
         parser.error(f"--{alone[0]} is about LoRA; add --lora_rank 16 to train an adapter")
     if not args.data:
-        parser.error("--data is missing: name a data directory, made by: python prepare.py corpus PATH --out DIR")
+        parser.error(f"there is no run in {args.out} to go on with, and --data is missing for a new one" if args.resume
+                     else "--data is missing: name a data directory, made by: python prepare.py corpus PATH --out DIR")
     if not 0 <= args.label_smoothing < 0.5:
         parser.error(f"--label_smoothing {args.label_smoothing} is not in [0, 0.5)")
     if args.replay and not args.forget_data:
@@ -340,10 +341,12 @@ def print_plan(args):
         config = checkpoint.read_config(local)
     T, gpu = args.seq_len or min(CONTEXT, config.block_size), args.device != "cpu"
     dtype = "bfloat16" if gpu and args.dtype == "auto" else cli.choose_dtype(args.dtype, torch.device("cpu"))
-    batch = args.micro_batch or max(1, min(16384 if gpu else 4096, args.batch_tokens) // T)
+    text = not args.data or data.read_manifest(args.data)["kind"] == "lm"
+    rows = args.batch_size or (args.batch_tokens // T if text else 32)  # examples are seldom longer than a row
+    batch = args.micro_batch or max(1, min(rows, (16384 if gpu else 4096) // T))
     print(plan.table(config, batch, T, args.lora_rank or 16, args.lora_targets, getattr(torch, dtype), gpu,
                      args.optimizer == "muon" or (args.optimizer is None and args.init == "scratch"),
-                     batch * T < args.batch_tokens, learnt_share(args)))
+                     batch < rows, learnt_share(args)))
 
 
 def learnt_share(args):

@@ -38,6 +38,7 @@ def train(texts, vocab_size=1000, beyond=True):
              for i, t in enumerate([*SPECIAL, *SYMBOLS])]
     if beyond:
         added.append(added[0] | dict(id=vocab_size, content="<image_soft_token>"))
+    runs = [[c * (n - 1), c] for c in "\n▁" for n in range(2, 6)]
     begin, text = dict(SpecialToken=dict(id="<bos>", type_id=0)), dict(Sequence=dict(id="A", type_id=0))
     return dict(
         version="1.0", truncation=None, padding=None, added_tokens=added,
@@ -50,7 +51,7 @@ def train(texts, vocab_size=1000, beyond=True):
                                                 dict(type="ByteFallback"), dict(type="Fuse")]),
         model=dict(type="BPE", dropout=None, unk_token="<unk>", continuing_subword_prefix=None, end_of_word_suffix=None,
                    fuse_unk=True, byte_fallback=True, ignore_merges=False,
-                   vocab={t: i for i, t in enumerate(order)}, merges=learnt["merges"]))
+                   vocab={t: i for i, t in enumerate(order)}, merges=runs + learnt["merges"]))
 
 
 def save(spec, directory):

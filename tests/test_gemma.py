@@ -16,8 +16,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from conftest import ROOT, SHARED, run
-from safetensors.torch import load_file
-from test_finetune import walk_through
+from safetensors.torch import load_file, save_file
+from test_finetune import command, walk_through
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -294,7 +294,7 @@ def test_configs_as_the_hub_has_them(tmp_path):
     for content, name in (old, "gemma-3-1b"), (sparse, "gemma-3-4b"):
         (tmp_path / "config.json").write_text(json.dumps(content))
         assert checkpoint.read_config(str(tmp_path)) == SIZES[name]
-        assert checkpoint.read_config(f"google/{name}-it") == SIZES[name] == checkpoint.read_config(name)
+        assert checkpoint.read_config(f"google/{name}-it") == SIZES[name] == checkpoint.read_config(f"{name}-pt")
 
 
 def test_the_language_model_of_a_multimodal_directory(tmp_path):
@@ -329,13 +329,34 @@ def test_the_language_model_of_a_multimodal_directory(tmp_path):
     (dict(rope_parameters=dict(full_attention=dict(rope_type="yarn"))), "yarn"),
     (dict(num_key_value_heads=3), "multiple"),
     (dict(layer_types=["sliding_attention"]), "layer_types"), (dict(layer_types=["linear"] * 7), "layer_types"),
-    (dict(hidden_size=64), "do not fit"), (dict(head_dim="wide"), "head_dim")])
+    (dict(layer_types=["sliding_attention"] * 8), "8 layer_types for 7 layers"),
+    (dict(layer_types=[]), "0 layer_types"), (dict(layer_types=5), "config.json"), (dict(hidden_size=64), "do not fit"),
+    (dict(head_dim="wide"), "head_dim"),
+    (dict(num_hidden_layers=7.0), "n_layer must be a whole number"), (dict(sliding_window=None), "window must be"),
+    (dict(sliding_window=True), "window must be"), (dict(rms_norm_eps=math.nan), "eps must be"),
+    (dict(query_pre_attn_scalar=0), "query_scale must be"), (dict(model_type=[]), "model_type"),
+    (dict(rope_parameters="x"), "config.json"), (dict(rope_parameters=None, rope_theta=None), "theta must be"),
+    (dict(rope_parameters=None, rope_scaling=dict(rope_type="linear")), "factor"),
+    (dict(rope_parameters=None, rope_scaling="linear"), "config.json")])
 def test_what_is_no_gemma3_is_refused_with_a_reason(change, says, tmp_path):
     random_hf("1b-like").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=says):
         checkpoint.kind_of(str(tmp_path)).from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_by_its_hub_id(directory, filings, tmp_path, monkeypatch):
+    import corpus
+    import decoder
+
+    with pytest.raises(ValueError, match="no/such/thing is neither gpt2"):
+        corpus.find_tokenizer("no/such/thing")
+    asked = []
+    monkeypatch.setattr(decoder, "download", lambda *args: asked.append(args) or str(directory))
+    command("prepare.py", "corpus", filings, "--out", tmp_path / "lm", "--tokenizer", "google/gemma-3-1b-it")
+    assert asked == [("google/gemma-3-1b-it", decoder.TOKENIZER)]
+    assert data.TokenData(tmp_path / "lm").manifest["tokenizer"]["name"] == "google/gemma-3-1b-it"
 
 
 def test_a_gated_model_says_how_to_get_it(monkeypatch):
@@ -347,6 +368,8 @@ def test_a_gated_model_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(FileNotFoundError, match="https://huggingface.co/google/gemma-3-1b-it.*hf auth login"):
         checkpoint.load("google/gemma-3-1b-it")
+    with pytest.raises(FileNotFoundError, match="there is no directory ../gone"):
+        checkpoint.load("../gone")
 
 
 # ---- adapters and 4 bits ---------------------------------------------------------------------------------------------
@@ -503,6 +526,48 @@ def test_special_tokens_are_found_by_their_names(tokenizer):
         assert sizes[tokenizer.encode(text)].sum() == len(text.encode())
 
 
+def test_ends_that_their_maker_forgot_to_call_special(directory):
+    spec = json.loads((directory / "tokenizer.json").read_text())
+    for kept, start, end in (("<s>", "</s>"), "<s>", "</s>"), (("<|endoftext|>",), "<|endoftext|>", "<|endoftext|>"):
+        tokens = [dict(spec["added_tokens"][0], id=i, content=t, special=False) for i, t in enumerate(kept, 1000)]
+        tokenizer = Tokenizer(spec | dict(added_tokens=tokens), "x")
+        assert [tokenizer.name_of(i) for i in (tokenizer.start, tokenizer.end_of_text)] == [start, end]
+        ids, learnt = examples.conversation(tokenizer, TALK[1:3])
+        assert ids[0] == tokenizer.start and ids[-1] == tokenizer.end_of_text == ids[learnt][-1]
+
+
+def test_templates_that_say_what_the_model_can_not_read_or_too_little(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "m")
+    for template, says in (("{{ bos_token }}{{ '<image_' + 'soft_token>' }}", "writes <image_soft_token>, for which"),
+                           ("{{ bos_token }}{{ messages[-1]['content'] }}", "leaves out what the system says")):
+        (tmp_path / "m/chat_template.jinja").write_text(template)
+        tokenizer = checkpoint.load(tmp_path / "m")[1]
+        with pytest.raises(ValueError, match=says):
+            examples.prompt_tokens(tokenizer, TALK[:2])
+    (tmp_path / "m/chat_template.jinja").unlink()
+    (tmp_path / "m/tokenizer_config.json").write_text('{"chat_template": 5}')
+    with pytest.raises(ValueError, match="a chat_template that is no text"):
+        checkpoint.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("index", ["{}", "[]", '{"weight_map": {"a": 5}}', '{"weight_map": [1]}', "", "\xff"])
+def test_a_damaged_index_is_named(index, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index, encoding="latin-1")
+    with pytest.raises(ValueError, match="model.safetensors.index.json is damaged"):
+        Gemma.from_pretrained(tmp_path)
+
+
+def test_weights_of_several_dtypes_are_read_in_the_one_that_holds_all(tmp_path):
+    tiny().save_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {p.dtype for p in Gemma.from_pretrained(tmp_path, dtype=None).parameters()} == {torch.bfloat16}
+    state = load_file(tmp_path / "model.safetensors")
+    state["model.norm.weight"] = state["model.norm.weight"].half()
+    save_file(state, tmp_path / "model.safetensors")
+    model = Gemma.from_pretrained(tmp_path, dtype=None)
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and model(tokens(101, 1, 9))[0].isfinite().all()
+
+
 def test_a_tokenizer_that_needs_more_rows_is_refused(directory, tmp_path):
     shutil.copytree(directory, tmp_path / "more")
     spec = json.loads((tmp_path / "more/tokenizer.json").read_text())
@@ -523,6 +588,8 @@ def test_windows_of_a_corpus_begin_as_the_model_expects(directory, filings, tmp_
     assert (x[:, 0] == 2).all() and (held[:, 0] == 2).all() and (x[:, 1:] == y[:, :-1]).all() and not (y == 2).all()
     about, ids = next(iter(corpus.read_documents("val")))
     assert ids[0] != 2 and ids[-1] != 1 and corpus.tokenizer.decode(ids).strip()
+    corpus.shards["val"] = [np.where(s == 2, 99, s) for s in corpus.shards["val"]]  # made when nothing began documents
+    assert next(iter(corpus.read_documents("val")))[1].tolist() == [99, *ids]
 
 
 @pytest.mark.slow

@@ -258,7 +258,7 @@ def test_what_is_not_plain_lora_is_refused(tmp_path):
     for key, value in (("use_dora", True), ("peft_type", "LOHA"), ("bias", "all"), ("modules_to_save", ["wte"]),
                        ("alpha_pattern", {"c_attn": 3}), ("r", None), ("lora_alpha", float("nan")),
                        ("init_lora_weights", "pissa"), ("layer_replication", [[0, 1]]), ("lora_dropout", "0.1"),
-                       ("base_model_name_or_path", 3)):
+                       ("base_model_name_or_path", 3), ("alora_invocation_tokens", [9]), ("use_rslora", "false")):
         bad = shutil.copytree(tmp_path / "good", tmp_path / key)
         (bad / "adapter_config.json").write_text(json.dumps(good | {key: value}))
         with pytest.raises(ValueError, match=key):
