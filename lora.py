@@ -380,7 +380,7 @@ def load_adapter(model, directory, quantize="as trained"):
     found = linears(model)
     for key, name in names.items():
         a, b = (tensors.get(f"{key}.{part}.weight", torch.empty(0)) for part in ("lora_A", "lora_B"))
-        fits = name in found and a.dim() == 2 and a.shape[1] == found[name].in_features and (
+        fits = name in found and a.dim() == 2 and len(a) and a.shape[1] == found[name].in_features and (
             b.shape == (found[name].out_features, len(a))) and (len(a) == config["r"] or config.get("rank_pattern"))
         if not fits:
             raise ValueError(f"{directory} was made for another model: its {name} does not fit this one's")

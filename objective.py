@@ -25,6 +25,7 @@ import data
 import examples
 from decoder import LanguageModel, separate
 
+BATCH_SIZE = 32  # examples per optimizer step, unless a flag says otherwise or they are few
 GENERAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "general.txt")
 
 
@@ -129,7 +130,7 @@ class Supervised:
         examples.follow_template(tokenizer, self.manifest)
         self.train, self.names_of, self.cut, self.lost, self.longest = self.read("train")
         self.val, *_ = self.read("val")
-        args.batch_size = args.batch_size or max(1, min(32, len(self.train) // 4))
+        args.batch_size = args.batch_size or max(1, min(BATCH_SIZE, len(self.train) // 4))
         self.size = min(args.batch_size, len(self.train))
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes()).to(device)
         self.names = ("train_loss", "teacher_kl") if teacher else ("train_loss",)

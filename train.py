@@ -108,7 +108,7 @@ def flags():
     g.add_argument("--patience", type=cli.positive(int), help="stop after this many validations without a better one")
     g = p.add_argument_group("examples and pairs (data of prepare.py sft, task, pairs, distill)")
     g.add_argument("--batch_size", type=cli.positive(int),
-                   help="examples per optimizer step [32, at most a quarter of them]")
+                   help=f"examples per optimizer step [{objective.BATCH_SIZE}, at most a quarter of them]")
     g.add_argument("--packing", type=int, choices=(0, 1), default=1,
                    help="several examples to a row, which do not see each other")
     g.add_argument("--train_on_prompt", action="store_true", help="learn the prompts, too")
@@ -342,7 +342,8 @@ def print_plan(args):
     T, gpu = args.seq_len or min(CONTEXT, config.block_size), args.device != "cpu"
     dtype = "bfloat16" if gpu and args.dtype == "auto" else cli.choose_dtype(args.dtype, torch.device("cpu"))
     text = not args.data or data.read_manifest(args.data)["kind"] == "lm"
-    rows = args.batch_size or (args.batch_tokens // T if text else 32)  # examples are seldom longer than a row
+    # of a step: an example is seldom longer than a row
+    rows = args.batch_size or (args.batch_tokens // T if text else objective.BATCH_SIZE)
     batch = args.micro_batch or max(1, min(rows, (16384 if gpu else 4096) // T))
     print(plan.table(config, batch, T, args.lora_rank or 16, args.lora_targets, getattr(torch, dtype), gpu,
                      args.optimizer == "muon" or (args.optimizer is None and args.init == "scratch"),

@@ -687,6 +687,14 @@ def test_merging_writes_what_was_trained_in_the_dtype_of_the_hub(walked):
     assert "Gemma 3 of" in run("checkpoint.py", "info", out / "runs/gemma-merged").stdout
 
 
+def test_quantizing_leaves_the_rest_as_it_is_on_disk(directory, tmp_path):
+    said = run("checkpoint.py", "quantize", directory, "--out", tmp_path / "nf4").stdout
+    assert "the rest in bfloat16" in said
+    assert load_file(tmp_path / "nf4/model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
+    before, after = (os.path.getsize(path / "model.safetensors") for path in (directory, tmp_path / "nf4"))
+    assert after < before
+
+
 def test_the_adapter_loads_in_peft_on_the_hubs_model(walked, directory):
     import peft
 
@@ -771,6 +779,7 @@ def test_the_plan_knows_gemma_without_downloading_it():
                "--lora_rank", "16").stdout
     assert said.startswith("999,885,952 parameters: 26 layers, 4 heads, 1152 channels, vocabulary 262,144")
     assert float(re.search(r"weights +\S+ +\S+ +(\S+)", said)[1]) == pytest.approx(0.898, abs=2e-3)
+    assert "micro-batch 32 x 256" in run("train.py", "--plan", RECIPE, "--dtype", "float16").stdout  # a step, no more
 
 
 STEPS = """
